@@ -1,0 +1,54 @@
+//! The project's chores: `cargo xtask test`, `ci` and `tidy`.
+//!
+//! What a chore needs from the machine it finds or installs by itself, so that a clean checkout on a
+//! new machine needs one command. Nothing here is linked into the product.
+#![forbid(unsafe_code)]
+
+mod ci;
+mod metadata;
+mod process;
+mod summary;
+mod testrun;
+mod tidy;
+mod tools;
+
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+usage: cargo xtask <command>
+
+  test [--skip-missing-tools] [args]   install the clients that the tests need, build once, run every test;
+                                       args go to `cargo test`
+       --skip-missing-tools            install nothing; tests whose clients are missing skip themselves
+  ci   [--skip-missing-tools]          test, then format, lints and tidy
+  tidy                                 arrows between crates, module circles, licences, sizes, words
+";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let result = match args.split_first() {
+        Some((command, rest)) => match command.as_str() {
+            "test" => testrun::run(rest),
+            "ci" => ci::run(rest),
+            "tidy" if rest.is_empty() => tidy::run(),
+            "help" | "--help" | "-h" => {
+                print!("{USAGE}");
+                return ExitCode::SUCCESS;
+            }
+            _ => return usage(),
+        },
+        None => return usage(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn usage() -> ExitCode {
+    eprint!("{USAGE}");
+    ExitCode::from(2)
+}

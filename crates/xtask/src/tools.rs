@@ -1,0 +1,148 @@
+//! The real programs that the tests drive, and the Debian packages that bring them.
+
+use crate::process;
+use anyhow::{Context, Result, bail};
+use std::ffi::OsString;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+/// Program, Debian package.
+const TOOLS: &[(&str, &str)] = &[
+    ("qemu-img", "qemu-utils"),
+    ("qemu-io", "qemu-utils"),
+    ("qemu-nbd", "qemu-utils"),
+    ("nbdinfo", "libnbd-bin"),
+    ("nbdcopy", "libnbd-bin"),
+    ("nbdkit", "nbdkit"),
+    ("fio", "fio"),
+    ("mkfs.ext4", "e2fsprogs"),
+    ("e2fsck", "e2fsprogs"),
+    ("debugfs", "e2fsprogs"),
+    ("losetup", "util-linux"),
+];
+
+/// Debian keeps these off the path of ordinary users, though much in them serves everybody.
+const SBIN: &[&str] = &["/usr/local/sbin", "/usr/sbin", "/sbin"];
+
+const ATTEMPTS: u64 = 3;
+
+/// The search path with the sbin directories on it; the tests run with it too.
+pub fn search_path() -> Result<OsString> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut dirs: Vec<PathBuf> = std::env::split_paths(&path).collect();
+    for dir in SBIN.iter().map(PathBuf::from) {
+        if !dirs.contains(&dir) {
+            dirs.push(dir);
+        }
+    }
+    std::env::join_paths(dirs).context("PATH")
+}
+
+/// Makes every tool available, or says which packages a person has to install.
+/// Returns whether anything is still missing, which only `skip_missing` permits.
+pub fn provide(skip_missing: bool) -> Result<bool> {
+    let path = search_path()?;
+    let missing = missing_tools(&path);
+    if missing.is_empty() {
+        return Ok(false);
+    }
+    let advice = advice(&missing);
+    if skip_missing {
+        eprintln!("xtask: {advice}\nxtask: going on without them");
+        return Ok(true);
+    }
+    if !is_root() || !on_path(&path, "apt-get") {
+        bail!("{advice}\n(or skip the tests that need them: --skip-missing-tools)");
+    }
+    install(&packages(&missing)).context(advice)?;
+    let missing = missing_tools(&path);
+    if !missing.is_empty() {
+        bail!("the packages are installed, yet there is no {}", names(&missing));
+    }
+    Ok(false)
+}
+
+type Tool = (&'static str, &'static str);
+
+fn missing_tools(path: &OsString) -> Vec<Tool> {
+    TOOLS.iter().copied().filter(|(program, _)| !on_path(path, program)).collect()
+}
+
+fn on_path(path: &OsString, program: &str) -> bool {
+    std::env::split_paths(path).any(|dir| is_executable(&dir.join(program)))
+}
+
+fn is_executable(file: &Path) -> bool {
+    file.metadata().is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
+}
+
+fn is_root() -> bool {
+    Path::new("/proc/self").metadata().is_ok_and(|m| m.uid() == 0)
+}
+
+fn packages(tools: &[Tool]) -> Vec<&'static str> {
+    let mut packages: Vec<_> = tools.iter().map(|(_, package)| *package).collect();
+    packages.sort_unstable();
+    packages.dedup();
+    packages
+}
+
+fn names(tools: &[Tool]) -> String {
+    tools.iter().map(|(program, _)| *program).collect::<Vec<_>>().join(", ")
+}
+
+fn advice(missing: &[Tool]) -> String {
+    format!(
+        "the tests need {}; install with: apt-get install {}",
+        names(missing),
+        packages(missing).join(" ")
+    )
+}
+
+fn install(packages: &[&str]) -> Result<()> {
+    retry(|| process::run(apt_get().arg("update")))?;
+    retry(|| {
+        process::run(apt_get().args(["install", "-y", "--no-install-recommends"]).args(packages))
+    })
+}
+
+fn apt_get() -> Command {
+    let mut command = Command::new("apt-get");
+    command.env("DEBIAN_FRONTEND", "noninteractive").stdin(Stdio::null());
+    // Another installation may hold the lock for a while.
+    command.args(["-q", "-o", "DPkg::Lock::Timeout=120"]);
+    command
+}
+
+fn retry(mut action: impl FnMut() -> Result<()>) -> Result<()> {
+    for attempt in 1..ATTEMPTS {
+        match action() {
+            Ok(()) => return Ok(()),
+            Err(error) => eprintln!("xtask: {error:#}; trying again"),
+        }
+        std::thread::sleep(Duration::from_secs(3 * attempt));
+    }
+    action()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_advice_names_each_missing_program_and_each_package_once() {
+        let missing = [("qemu-img", "qemu-utils"), ("qemu-io", "qemu-utils"), ("fio", "fio")];
+        assert_eq!(
+            advice(&missing),
+            "the tests need qemu-img, qemu-io, fio; install with: apt-get install fio qemu-utils"
+        );
+    }
+
+    #[test]
+    fn an_empty_path_has_every_tool_missing() {
+        let empty = tempfile::tempdir().unwrap();
+        assert_eq!(missing_tools(&empty.path().as_os_str().to_owned()).len(), TOOLS.len());
+    }
+}
