@@ -1,0 +1,261 @@
+//! An entry of the node table: one node of the snapshot tree, 512 bytes, eight to a page.
+//! docs/format.md, "Node entry".
+
+use crate::blob::BlobRef;
+use crate::wire::{Malformed, Reader, Writer};
+use crate::{FamilyId, FormatError, Gen, NodeId, Phys, VolumeId};
+
+/// Bytes of an entry.
+pub const ENTRY_LEN: usize = 512;
+/// Entries of a page.
+pub const PAGE_ENTRIES: usize = crate::BLOCK_SIZE / ENTRY_LEN;
+/// Longest name in bytes.
+pub const MAX_NAME: usize = 128;
+/// Properties and hold tags of a node, in bytes.
+pub const MAX_PROPS: usize = 4096;
+
+/// What a node of the snapshot tree is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub enum NodeKind {
+    /// The writable end of a volume.
+    #[default]
+    Head = 1,
+    /// A snapshot that somebody took.
+    User = 2,
+    /// What a rollback replaced.
+    Undo = 3,
+    /// A snapshot that a program took for itself.
+    Auto = 4,
+    /// No tree at all: carries the properties of the pool.
+    Pool = 5,
+}
+
+/// Life of a node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub enum NodeState {
+    /// In use.
+    #[default]
+    Live = 1,
+    /// Deleted; with two or more children a branch point, else waiting for the walker.
+    Deleting = 2,
+    /// The walker has begun; see [`NodeEntry::cursor`].
+    Walking = 3,
+}
+
+/// How a snapshot was taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Consistency {
+    /// As after a power cut.
+    #[default]
+    Crash = 0,
+    /// The machine was stopped.
+    Stopped = 1,
+    /// File systems were frozen.
+    Frozen = 2,
+    /// Applications were quiesced.
+    Quiesced = 3,
+    /// A freeze was asked for and failed.
+    FreezeFailed = 4,
+}
+
+/// Root of a tree: pointer to the top map node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Root {
+    /// The top node; none for an empty tree.
+    pub phys: Phys,
+    /// Its checksum.
+    pub crc: u32,
+    /// Its birth; for an empty tree the birth of the hole.
+    pub birth: Gen,
+    /// Level of the top node; never falls. A lower root stands for child 0 of a higher one.
+    pub level: u8,
+}
+
+/// A pair of counters: data blocks and map nodes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Count {
+    /// Data blocks.
+    pub data: u64,
+    /// Map nodes.
+    pub map: u64,
+}
+
+/// A node-table entry.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeEntry {
+    /// Identity.
+    pub id: NodeId,
+    /// Volume whose head it is or was.
+    pub volume: VolumeId,
+    /// Node id of the `VolCreate` at the root of the tree.
+    pub family: FamilyId,
+    /// Parent; 0 for the root of a family.
+    pub parent: NodeId,
+    /// Label; above the parent's.
+    pub label_gen: Gen,
+    /// What it is.
+    pub kind: NodeKind,
+    /// Where in its life it is.
+    pub state: NodeState,
+    /// How it was taken.
+    pub consistency: Consistency,
+    /// Its tree, as of the checkpoint.
+    pub root: Root,
+    /// Size of the volume in bytes.
+    pub size_bytes: u64,
+    /// While walking: the first block that the walker has not passed.
+    pub cursor: u64,
+    /// Allocated blocks born here (design section 3).
+    pub born: Count,
+    /// Blocks born here that were still here when it was frozen.
+    pub own: Count,
+    /// Blocks reachable from the root (referenced).
+    pub mapped: Count,
+    /// Blocks that nothing else maps, where that needs no walk.
+    pub unique: Count,
+    /// Its kill row.
+    pub row: BlobRef,
+    /// Its properties and hold tags.
+    pub props: BlobRef,
+    /// Content root; zero when not computed.
+    pub merkle: [u8; 32],
+    /// How many holds it has.
+    pub holds: u32,
+    /// Snapshots taken in one instant share it; 0 for none.
+    pub group: u64,
+    /// When it expires, nanoseconds since 1970; 0 for never.
+    pub expiry_ns: u64,
+    /// When it was made, nanoseconds since 1970.
+    pub created_ns: u64,
+    /// Rollback generation of the volume (heads).
+    pub rollback_gen: u64,
+    /// The frame that a snapshot stands on.
+    pub stands_on: u64,
+    /// For a head that a rollback or clone made: the snapshot that it began as.
+    pub origin: NodeId,
+    /// Snapshot name, or for a head the name of the volume.
+    pub name: String,
+}
+
+const NAME_AT: usize = ENTRY_LEN - MAX_NAME;
+
+impl NodeEntry {
+    /// The 512 bytes.
+    pub fn encode(&self) -> [u8; ENTRY_LEN] {
+        assert!(self.name.len() <= MAX_NAME, "name over 128 bytes");
+        let mut w = Writer::default();
+        for id in [self.id.0, self.volume.0, self.family.0, self.parent.0] {
+            w.u64(id);
+        }
+        w.u32(self.label_gen.0);
+        w.u8(self.kind as u8);
+        w.u8(self.state as u8);
+        w.u8(self.consistency as u8);
+        w.u8(self.name.len() as u8);
+        w.u64(self.root.phys.0);
+        w.u32(self.root.crc);
+        w.u32(self.root.birth.0);
+        w.u64(u64::from(self.root.level));
+        w.u64(self.size_bytes);
+        w.u64(self.cursor);
+        for count in [self.born, self.own, self.mapped, self.unique] {
+            w.u64(count.data);
+            w.u64(count.map);
+        }
+        for blob in [self.row, self.props] {
+            w.u64(blob.phys.0);
+            w.u32(blob.crc);
+            w.u32(blob.len);
+        }
+        w.bytes.extend_from_slice(&self.merkle);
+        w.u64(u64::from(self.holds));
+        let tail = [self.group, self.expiry_ns, self.created_ns, self.rollback_gen];
+        tail.iter().for_each(|&v| w.u64(v));
+        w.u64(self.stands_on);
+        w.u64(self.origin.0);
+        assert!(w.bytes.len() <= NAME_AT, "entry fields overlap the name");
+        let mut out = [0u8; ENTRY_LEN];
+        out[..w.bytes.len()].copy_from_slice(&w.bytes);
+        out[NAME_AT..NAME_AT + self.name.len()].copy_from_slice(self.name.as_bytes());
+        out
+    }
+
+    /// Reads an entry; `None` for an empty slot (id 0). `at` is only for the error.
+    ///
+    /// # Errors
+    /// When a field holds what it cannot.
+    pub fn decode(bytes: &[u8], at: Phys) -> Result<Option<Self>, FormatError> {
+        let field = |field| FormatError::Field { what: "node entry", at, field };
+        let bytes = bytes.get(..ENTRY_LEN).ok_or(field("length"))?;
+        parse(bytes).map_err(|Malformed| field("kind, state or name"))
+    }
+}
+
+fn parse(bytes: &[u8]) -> Result<Option<NodeEntry>, Malformed> {
+    let r = &mut Reader::new(bytes);
+    let mut e = NodeEntry { id: NodeId(r.u64()?), ..NodeEntry::default() };
+    if e.id.0 == 0 {
+        return Ok(None);
+    }
+    e.volume = VolumeId(r.u64()?);
+    e.family = FamilyId(r.u64()?);
+    e.parent = NodeId(r.u64()?);
+    e.label_gen = Gen(r.u32()?);
+    e.kind = NodeKind::from_u8(r.u8()?).ok_or(Malformed)?;
+    e.state = NodeState::from_u8(r.u8()?).ok_or(Malformed)?;
+    e.consistency = Consistency::from_u8(r.u8()?).ok_or(Malformed)?;
+    let name_len = usize::from(r.u8()?);
+    e.root.phys = Phys(r.u64()?);
+    e.root.crc = r.u32()?;
+    e.root.birth = Gen(r.u32()?);
+    e.root.level = r.u64()? as u8;
+    e.size_bytes = r.u64()?;
+    e.cursor = r.u64()?;
+    for count in [&mut e.born, &mut e.own, &mut e.mapped, &mut e.unique] {
+        *count = Count { data: r.u64()?, map: r.u64()? };
+    }
+    for blob in [&mut e.row, &mut e.props] {
+        *blob = BlobRef { phys: Phys(r.u64()?), crc: r.u32()?, len: r.u32()? };
+    }
+    e.merkle.copy_from_slice(r.bytes(32)?);
+    e.holds = r.u64()? as u32;
+    for v in [&mut e.group, &mut e.expiry_ns, &mut e.created_ns, &mut e.rollback_gen] {
+        *v = r.u64()?;
+    }
+    e.stands_on = r.u64()?;
+    e.origin = NodeId(r.u64()?);
+    if e.root.level > crate::mapnode::MAX_LEVEL || name_len > MAX_NAME {
+        return Err(Malformed);
+    }
+    let name = &bytes[NAME_AT..NAME_AT + name_len];
+    e.name = std::str::from_utf8(name).map_err(|_| Malformed)?.to_owned();
+    Ok(Some(e))
+}
+
+impl NodeKind {
+    /// The kind with this number.
+    pub fn from_u8(value: u8) -> Option<Self> {
+        [Self::Head, Self::User, Self::Undo, Self::Auto, Self::Pool]
+            .into_iter()
+            .find(|&k| k as u8 == value)
+    }
+}
+
+impl NodeState {
+    /// The state with this number.
+    pub fn from_u8(value: u8) -> Option<Self> {
+        [Self::Live, Self::Deleting, Self::Walking].into_iter().find(|&k| k as u8 == value)
+    }
+}
+
+impl Consistency {
+    /// The label with this number.
+    pub fn from_u8(value: u8) -> Option<Self> {
+        [Self::Crash, Self::Stopped, Self::Frozen, Self::Quiesced, Self::FreezeFailed]
+            .into_iter()
+            .find(|&k| k as u8 == value)
+    }
+}
