@@ -1,0 +1,220 @@
+//! The layers of a pool: everything sequenced and not yet folded.
+//!
+//! Beside the changes themselves a layer counts what its fold may have to write (`reserve`): one
+//! map node for each distinct dirty (level, index). Admission keeps that many blocks free, so an
+//! acknowledged write can always be folded (design section 7).
+
+use crate::leaf::{Entry, LeafLayer};
+use crate::ranges::RangeSet;
+use cow_format::mapnode::{FANOUT, FANOUT_BITS};
+use cow_format::{Lba, NodeId, Phys};
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+/// What a layer knows of a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Probe {
+    /// It lies there.
+    Mapped(Phys, u32),
+    /// It reads as zeros.
+    Hole,
+    /// Nothing: ask an older layer, or the map.
+    Miss,
+}
+
+/// Approximate memory of an entry and of a leaf with its tree node.
+const ENTRY_BYTES: usize = 16;
+const LEAF_BYTES: usize = 64;
+const DEAD_BYTES: usize = 8;
+
+/// The layer of one node of the snapshot tree.
+#[derive(Clone, Debug, Default)]
+pub struct NodeLayer {
+    /// Leaves with changes.
+    pub leaves: BTreeMap<u64, LeafLayer>,
+    /// Leaves that are cleared as a whole and have no changes since.
+    pub clears: RangeSet,
+    /// Blocks that were written and overwritten inside this layer: freed with its fold.
+    pub dead: Vec<Phys>,
+    /// Distinct dirty inner map nodes, as `level << 56 | index`.
+    inner: HashSet<u64>,
+}
+
+impl NodeLayer {
+    /// Blocks that the fold of this layer may write.
+    pub fn reserve_blocks(&self) -> u64 {
+        (self.leaves.len() + self.inner.len()) as u64
+    }
+
+    /// What is known of `lba`.
+    pub fn probe(&self, lba: Lba) -> Probe {
+        if let Some(leaf) = self.leaves.get(&lba.leaf()) {
+            return match leaf.get(lba.slot()) {
+                Some(e) if e.phys.is_none() => Probe::Hole,
+                Some(e) => Probe::Mapped(e.phys, e.crc),
+                None if leaf.cleared => Probe::Hole,
+                None => Probe::Miss,
+            };
+        }
+        if self.clears.contains(lba.leaf()) { Probe::Hole } else { Probe::Miss }
+    }
+
+    /// Marks the spine over `leaf` dirty up to `top_level`; how many map nodes that adds.
+    fn dirty_spine(&mut self, leaf: u64, top_level: u8) -> u64 {
+        let mut added = 0;
+        for level in 1..=top_level {
+            let index = leaf >> (FANOUT_BITS * u32::from(level));
+            added += u64::from(self.inner.insert(u64::from(level) << 56 | index));
+        }
+        added
+    }
+
+    fn leaf_mut(&mut self, leaf: u64, top_level: u8) -> (&mut LeafLayer, u64) {
+        let mut added = 0;
+        if !self.leaves.contains_key(&leaf) {
+            added = 1 + self.dirty_spine(leaf, top_level);
+            let cleared = self.clears.remove(leaf);
+            self.leaves.insert(leaf, LeafLayer::over(cleared));
+        }
+        (self.leaves.entry(leaf).or_default(), added)
+    }
+}
+
+/// All layers of a pool.
+#[derive(Clone, Debug, Default)]
+pub struct Layers {
+    nodes: HashMap<NodeId, NodeLayer>,
+    bytes: usize,
+    reserve: u64,
+}
+
+impl Layers {
+    /// Whether nothing was sequenced into it.
+    pub fn is_empty(&self) -> bool {
+        self.nodes.is_empty()
+    }
+
+    /// Approximate memory in bytes.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Blocks that the fold of all layers may write as map nodes.
+    pub fn reserve_blocks(&self) -> u64 {
+        self.reserve
+    }
+
+    /// Blocks that were written and overwritten since the last fold.
+    pub fn dead_blocks(&self) -> usize {
+        self.nodes.values().map(|layer| layer.dead.len()).sum()
+    }
+
+    /// The layer of `node`.
+    pub fn node(&self, node: NodeId) -> Option<&NodeLayer> {
+        self.nodes.get(&node)
+    }
+
+    /// Nodes that have a layer, in no order.
+    pub fn nodes(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.nodes.keys().copied()
+    }
+
+    /// What the layer of `node` knows of `lba`.
+    pub fn probe(&self, node: NodeId, lba: Lba) -> Probe {
+        self.nodes.get(&node).map_or(Probe::Miss, |layer| layer.probe(lba))
+    }
+
+    /// `crcs.len()` blocks from `lba` on lie at `phys` on. `top_level` is the highest level that
+    /// a map of the volume's size has.
+    pub fn set_run(&mut self, node: NodeId, lba: Lba, phys: Phys, crcs: &[u32], top_level: u8) {
+        let mut done = 0usize;
+        while done < crcs.len() {
+            let at = Lba(lba.0 + done as u64);
+            let count = (FANOUT - usize::from(at.slot())).min(crcs.len() - done);
+            let entries: Vec<Entry> = (0..count)
+                .map(|i| Entry {
+                    phys: phys.offset((done + i) as u64),
+                    crc: crcs[done + i],
+                    slot: at.slot() + i as u8,
+                })
+                .collect();
+            self.splice(node, at.leaf(), &entries, top_level);
+            done += count;
+        }
+    }
+
+    /// `blocks` blocks from `lba` on read as zeros.
+    pub fn clear_run(&mut self, node: NodeId, lba: Lba, blocks: u64, top_level: u8) {
+        let end = lba.0.saturating_add(blocks);
+        let mut at = lba.0;
+        while at < end {
+            let leaf_start = at & !(FANOUT as u64 - 1);
+            let leaf_end = leaf_start + FANOUT as u64;
+            if at == leaf_start && end >= leaf_end {
+                let last = end >> FANOUT_BITS;
+                self.clear_leaves(node, at >> FANOUT_BITS, last, top_level);
+                at = last << FANOUT_BITS;
+            } else {
+                let stop = end.min(leaf_end);
+                let holes: Vec<Entry> = (at..stop)
+                    .map(|b| Entry { phys: Phys::NONE, crc: 0, slot: (b - leaf_start) as u8 })
+                    .collect();
+                self.splice(node, at >> FANOUT_BITS, &holes, top_level);
+                at = stop;
+            }
+        }
+    }
+
+    /// A block moved without changing its content: patched only where the entry still names
+    /// `old`. Whether it did.
+    pub fn move_block(&mut self, node: NodeId, lba: Lba, old: Phys, new: Phys) -> bool {
+        let entry = self
+            .nodes
+            .get_mut(&node)
+            .and_then(|layer| layer.leaves.get_mut(&lba.leaf()))
+            .and_then(|leaf| leaf.get_mut(lba.slot()))
+            .filter(|entry| entry.phys == old);
+        match entry {
+            Some(entry) => {
+                entry.phys = new;
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// A block that was given out and is already superseded: freed with the layer of `node`.
+    pub fn add_dead(&mut self, node: NodeId, phys: Phys) {
+        self.nodes.entry(node).or_default().dead.push(phys);
+        self.bytes += DEAD_BYTES;
+    }
+
+    fn splice(&mut self, node: NodeId, leaf: u64, entries: &[Entry], top_level: u8) {
+        let layer = self.nodes.entry(node).or_default();
+        let mut dead = Vec::new();
+        let (slots, added) = layer.leaf_mut(leaf, top_level);
+        let before = slots.entries().len();
+        slots.splice(entries, |phys| dead.push(phys));
+        self.bytes += (slots.entries().len() - before) * ENTRY_BYTES + dead.len() * DEAD_BYTES;
+        if added > 0 {
+            self.bytes += LEAF_BYTES;
+        }
+        layer.dead.append(&mut dead);
+        self.reserve += added;
+    }
+
+    fn clear_leaves(&mut self, node: NodeId, first: u64, end: u64, top_level: u8) {
+        let layer = self.nodes.entry(node).or_default();
+        let gone: Vec<u64> = layer.leaves.range(first..end).map(|(&leaf, _)| leaf).collect();
+        for leaf in gone {
+            let Some(old) = layer.leaves.remove(&leaf) else { continue };
+            let blocks = old.entries().iter().filter(|e| !e.phys.is_none());
+            layer.dead.extend(blocks.map(|e| e.phys));
+            // The spine stays counted: it may have to be rewritten all the same.
+            self.reserve -= 1;
+        }
+        layer.clears.insert(first, end);
+        self.reserve += layer.dirty_spine(first, top_level);
+        self.reserve += layer.dirty_spine(end - 1, top_level);
+        self.bytes += LEAF_BYTES;
+    }
+}
