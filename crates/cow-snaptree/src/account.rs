@@ -1,0 +1,189 @@
+//! The fold's accounting: who is born, who dies, who is free. Design sections 1 and 3.
+
+use crate::node::UNKNOWN;
+use crate::row::{add, sub, unit};
+use crate::tree::Tree;
+use cow_format::entry::{Count, NodeState, Root};
+use cow_format::{Gen, NodeId, mutant};
+
+impl Tree {
+    /// Nodes that no fold has seen, parents before children (R1): each must go through
+    /// [`Tree::root_for_fold`] in this fold even if it has no layer.
+    pub fn unrooted(&self) -> Vec<NodeId> {
+        let mut ids: Vec<NodeId> = self.unrooted.iter().copied().collect();
+        ids.sort_by_key(|&id| (self.node(id).map(|node| node.entry.label_gen), id));
+        ids
+    }
+
+    /// The root that a fold merges the node's layers into. A node that no fold has seen gets its
+    /// parent's, as folded in this fold, and its mapped counts with it.
+    pub fn root_for_fold(&mut self, id: NodeId) -> Root {
+        let Some(node) = self.node(id) else { return Root::default() };
+        if node.rooted {
+            return node.entry.root;
+        }
+        let from = self.parent(id).map(|parent| {
+            debug_assert!(parent.rooted, "a node is folded before its parent");
+            (parent.entry.root, parent.entry.mapped)
+        });
+        self.unrooted.remove(&id);
+        let Some(node) = self.node_mut(id) else { return Root::default() };
+        node.rooted = true;
+        if let Some((root, mapped)) = from {
+            node.entry.root = root;
+            node.entry.mapped = mapped;
+        }
+        node.entry.root
+    }
+
+    /// A fold wrote the node's map anew.
+    pub fn set_root(&mut self, id: NodeId, root: Root) {
+        if let Some(node) = self.node_mut(id) {
+            debug_assert!(node.rooted, "a root for a node whose fold was not begun");
+            node.entry.root = root;
+        }
+    }
+
+    /// A content root was computed for the node's tree.
+    pub fn set_merkle(&mut self, id: NodeId, merkle: [u8; 32]) {
+        if let Some(node) = self.node_mut(id) {
+            node.entry.merkle = merkle;
+        }
+    }
+
+    /// Node `x` replaces or discards a pointer: to a map node or a data block, of this birth,
+    /// whose range ends before block `range_end`. Returns whether the block is free; if not it
+    /// is counted in the kill row.
+    ///
+    /// While the parent is being walked and its walker has passed the range, the pointer is
+    /// judged against the grandparent: the walker kept it only because `x` had it (R4).
+    pub fn kill(&mut self, x: NodeId, is_map: bool, birth: Gen, range_end: u64) -> bool {
+        let Some(node) = self.node(x) else { return false };
+        debug_assert!(birth <= node.entry.label_gen, "a pointer from the future");
+        let parent = node.entry.parent;
+        let above = self.parent_gen(x);
+        let one = unit(is_map, 1);
+        let passed = !mutant::is("nocursor")
+            && self.node(parent).is_some_and(|node| {
+                node.entry.state == NodeState::Walking && range_end <= node.entry.cursor
+            });
+        let owner = if birth > above {
+            x
+        } else if passed && birth > self.parent_gen(parent) {
+            parent
+        } else {
+            self.count_kill(x, birth, one);
+            return false;
+        };
+        debug_assert_eq!(owner, self.owner(x, birth), "a freed pointer has another owner");
+        if let Some(owner) = self.node_mut(owner) {
+            owner.entry.born = sub(owner.entry.born, one);
+            owner.entry.own = sub(owner.entry.own, one);
+        }
+        true
+    }
+
+    fn count_kill(&mut self, x: NodeId, birth: Gen, one: Count) {
+        let Some(node) = self.node_cache_mut(x) else { return };
+        node.row.add(birth, one);
+        let parent = node.entry.parent;
+        self.dirty_rows.insert(x);
+        // The parent's own figure goes with it while `x` is its only child.
+        let grand = self.parent_gen(parent);
+        if birth > grand
+            && let Some(above) = self.node(parent)
+            && above.children.len() == 1
+            && above.entry.unique != UNKNOWN
+            && let Some(above) = self.node_mut(parent)
+        {
+            above.entry.unique = add(above.entry.unique, one);
+        }
+    }
+
+    /// The fold wrote `count` new blocks on behalf of `x`.
+    pub fn note_born(&mut self, x: NodeId, is_map: bool, count: u64) {
+        if let Some(node) = self.node_mut(x) {
+            node.entry.born = add(node.entry.born, unit(is_map, count));
+            node.entry.own = add(node.entry.own, unit(is_map, count));
+        }
+    }
+
+    /// The map of `x` has `delta` more blocks: one less for each kill, one more for each block
+    /// born, and what damage takes away.
+    pub fn note_mapped_delta(&mut self, x: NodeId, is_map: bool, delta: i64) {
+        if let Some(node) = self.node_mut(x) {
+            let count = unit(is_map, delta.unsigned_abs());
+            let mapped = node.entry.mapped;
+            node.entry.mapped = if delta < 0 { sub(mapped, count) } else { add(mapped, count) };
+        }
+    }
+
+    /// The walker of `walked` freed a block of this birth.
+    pub fn note_walk_free(&mut self, walked: NodeId, is_map: bool, birth: Gen) {
+        let owner = self.owner(walked, birth);
+        debug_assert_eq!(owner, walked, "a walker frees what its node owns");
+        if let Some(node) = self.node_mut(owner) {
+            node.entry.born = sub(node.entry.born, unit(is_map, 1));
+        }
+    }
+
+    /// Branch points whose trim could begin or go on: no neighbour is being walked. Children
+    /// before parents.
+    pub fn trimmable(&self) -> Vec<NodeId> {
+        let walks =
+            |id: NodeId| self.node(id).is_some_and(|other| other.entry.state == NodeState::Walking);
+        let mut ids: Vec<(Gen, NodeId)> = self
+            .dying
+            .iter()
+            .filter_map(|&id| self.node(id))
+            .filter(|node| node.is_branch_point() && node.rooted)
+            .filter(|node| {
+                !walks(node.entry.parent) && !node.children.iter().any(|&child| walks(child))
+            })
+            .map(|node| (node.entry.label_gen, node.entry.id))
+            .collect();
+        ids.sort_unstable_by(|a, b| b.cmp(a));
+        ids.into_iter().map(|(_, id)| id).collect()
+    }
+
+    /// Rows that a trim of `z` changes and that are not loaded: those of its children.
+    pub fn rows_needed_for_trim(&self, z: NodeId) -> Vec<NodeId> {
+        self.children(z).iter().copied().filter(|&id| !self.is_row_loaded(id)).collect()
+    }
+
+    /// At most how many of the blocks born in a branch point a trim would free: the least that is
+    /// dead in one of its children. What its children's unread rows hold does not count.
+    pub fn trim_gain(&self, z: NodeId) -> Count {
+        let Some(node) = self.node(z) else { return Count::default() };
+        let (above, entry) = (self.parent_gen(z), &node.entry);
+        let rows = node.children.iter().filter_map(|&child| self.node(child)).map(|c| &c.row);
+        let dead = rows.map(|row| sub(add(entry.born, row.sum(above, entry.label_gen)), entry.own));
+        dead.reduce(|a, b| Count { data: a.data.min(b.data), map: a.map.min(b.map) })
+            .unwrap_or_default()
+    }
+
+    /// Trim cleared a pointer of branch point `z` that no child has, after a [`Tree::kill`] by
+    /// `z`: that death moves from each child's row to `z` (R5).
+    pub fn hoist(&mut self, z: NodeId, is_map: bool, birth: Gen) {
+        for child in self.children(z).to_vec() {
+            let Some(node) = self.node_cache_mut(child) else { continue };
+            debug_assert!(node.row.is_loaded(), "a hoist from an unread row");
+            let taken = node.row.take(birth, unit(is_map, 1));
+            debug_assert!(taken, "a hoist below zero");
+            self.dirty_rows.insert(child);
+        }
+    }
+
+    /// Trim wrote `count` map nodes anew for branch point `z`, which no child has.
+    pub fn note_trim_born(&mut self, z: NodeId, count: u64) {
+        self.note_born(z, true, count);
+        let Some(node) = self.node(z) else { return };
+        let label = node.entry.label_gen;
+        for child in node.children.clone() {
+            if let Some(node) = self.node_cache_mut(child) {
+                node.row.add(label, unit(true, count));
+                self.dirty_rows.insert(child);
+            }
+        }
+    }
+}

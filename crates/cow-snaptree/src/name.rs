@@ -1,0 +1,83 @@
+//! Names: what they may be, and the index from name to node.
+
+use crate::error::{TreeError, invalid};
+use cow_format::VolumeId;
+use cow_format::entry::MAX_NAME;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Names that begin so belong to the engine.
+pub(crate) const UNDO_PREFIX: &str = "undo.";
+
+/// Whether `name` is one that a volume or snapshot can have: 1 to 128 bytes of `[A-Za-z0-9_.-]`,
+/// not beginning with `.` or `-`.
+pub fn valid_name(name: &str) -> bool {
+    (1..=MAX_NAME).contains(&name.len())
+        && !name.starts_with(['.', '-'])
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b))
+}
+
+/// Checks a name that a user chose; `field` is only for the error.
+pub(crate) fn check_user_name(field: &str, name: &str) -> Result<(), TreeError> {
+    if !valid_name(name) {
+        return invalid(format!(
+            "{field}: {name:?} is not 1 to 128 of [A-Za-z0-9_.-], not starting with . or -"
+        ));
+    }
+    if name.starts_with(UNDO_PREFIX) {
+        return invalid(format!("{field}: names that begin with {UNDO_PREFIX} are reserved"));
+    }
+    Ok(())
+}
+
+const SHARDS: usize = 256;
+
+/// Names of volumes (scope 0 → volume id) and of snapshots (scope volume id → node id). Shards
+/// behind `Arc`, so that a clone is cheap and the first change after it copies one shard only.
+#[derive(Clone, Debug)]
+pub(crate) struct NameIndex {
+    shards: Vec<Arc<BTreeMap<Box<str>, u64>>>,
+}
+
+impl Default for NameIndex {
+    fn default() -> Self {
+        Self { shards: vec![Arc::default(); SHARDS] }
+    }
+}
+
+impl NameIndex {
+    pub(crate) fn get(&self, scope: VolumeId, name: &str) -> Option<u64> {
+        let key = key(scope, name);
+        self.shards[shard(&key)].get(key.as_str()).copied()
+    }
+
+    /// False, and no change, if the name is taken.
+    pub(crate) fn insert(&mut self, scope: VolumeId, name: &str, value: u64) -> bool {
+        let key = key(scope, name);
+        let shard = Arc::make_mut(&mut self.shards[shard(&key)]);
+        match shard.entry(key.into_boxed_str()) {
+            std::collections::btree_map::Entry::Occupied(_) => false,
+            std::collections::btree_map::Entry::Vacant(entry) => {
+                entry.insert(value);
+                true
+            }
+        }
+    }
+
+    pub(crate) fn remove(&mut self, scope: VolumeId, name: &str) {
+        let key = key(scope, name);
+        Arc::make_mut(&mut self.shards[shard(&key)]).remove(key.as_str());
+    }
+}
+
+fn key(scope: VolumeId, name: &str) -> String {
+    format!("{:x}@{name}", scope.0)
+}
+
+/// FNV-1a: any spread will do, but it must be the same in every run.
+fn shard(key: &str) -> usize {
+    let hash = key.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    (hash >> 32) as usize % SHARDS
+}

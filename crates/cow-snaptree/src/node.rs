@@ -1,0 +1,110 @@
+//! One node: what the table stores of it, and what only memory knows.
+
+use crate::props::{Edit, Props};
+use crate::row::Row;
+use cow_format::NodeId;
+use cow_format::entry::{Count, NodeEntry, NodeKind, NodeState, PAGE_ENTRIES};
+
+/// In [`NodeEntry::unique`]: not known without reading kill rows.
+pub(crate) const UNKNOWN: Count = Count { data: u64::MAX, map: u64::MAX };
+
+/// The page of the node table that holds a slot.
+pub(crate) fn page_of(slot: u32) -> u32 {
+    slot / PAGE_ENTRIES as u32
+}
+
+/// A head or snapshot (deleted or not), or the holder of the pool's properties.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// The fields that the node table stores. `unique` here is the number of blocks of this
+    /// node's interval that its *only* child has no more, all ones where there is no only child
+    /// or its row would have to be read.
+    pub entry: NodeEntry,
+    /// Nodes whose parent this is, by ascending id.
+    pub children: Vec<NodeId>,
+    /// A fold has seen it: `entry.root` is valid; else its map is still the parent's.
+    pub rooted: bool,
+    /// Its entry in the node table.
+    pub slot: Option<u32>,
+    /// Kill row against the parent.
+    pub(crate) row: Row,
+    /// Properties and holds; `None` until their blob is read.
+    pub(crate) props: Option<Props>,
+    /// Changes made before that.
+    pub(crate) edits: Vec<Edit>,
+    /// Whose name the blob `entry.props` carries: another node's from the snapshot or rollback
+    /// that passed the volume's properties to a new head until the next fold writes them.
+    pub(crate) props_owner: NodeId,
+}
+
+impl Node {
+    /// A node made by a record: nothing of it is on the device yet.
+    pub(crate) fn new(entry: NodeEntry) -> Self {
+        Self {
+            props_owner: entry.id,
+            entry: NodeEntry { unique: UNKNOWN, ..entry },
+            children: Vec::new(),
+            rooted: false,
+            slot: None,
+            row: Row::empty(),
+            props: Some(Props::default()),
+            edits: Vec::new(),
+        }
+    }
+
+    /// A node read from the table.
+    pub(crate) fn from_entry(slot: u32, entry: NodeEntry) -> Self {
+        Self {
+            props_owner: entry.id,
+            children: Vec::new(),
+            rooted: true,
+            slot: Some(slot),
+            row: if entry.row.len == 0 { Row::empty() } else { Row::unloaded() },
+            props: (entry.props.len == 0).then(Props::default),
+            edits: Vec::new(),
+            entry,
+        }
+    }
+
+    /// Its kill row.
+    pub fn row(&self) -> &Row {
+        &self.row
+    }
+
+    /// Its properties and holds; `None` until loaded.
+    pub fn props(&self) -> Option<&Props> {
+        self.props.as_ref()
+    }
+
+    /// In use: not deleted, and part of the tree.
+    pub fn is_live(&self) -> bool {
+        self.entry.state == NodeState::Live && self.entry.kind != NodeKind::Pool
+    }
+
+    /// A live snapshot, whatever its kind.
+    pub fn is_snapshot(&self) -> bool {
+        self.is_live() && self.entry.kind != NodeKind::Head
+    }
+
+    /// The writable end of a volume.
+    pub fn is_head(&self) -> bool {
+        self.is_live() && self.entry.kind == NodeKind::Head
+    }
+
+    /// Deleted with two or more children: waits until one is left.
+    pub fn is_branch_point(&self) -> bool {
+        self.entry.state != NodeState::Live && self.children.len() >= 2
+    }
+
+    pub(crate) fn add_child(&mut self, child: NodeId) {
+        if let Err(at) = self.children.binary_search(&child) {
+            self.children.insert(at, child);
+        }
+    }
+
+    pub(crate) fn remove_child(&mut self, child: NodeId) {
+        if let Ok(at) = self.children.binary_search(&child) {
+            self.children.remove(at);
+        }
+    }
+}
