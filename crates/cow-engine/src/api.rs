@@ -1,0 +1,572 @@
+//! What goes into the engine and what comes out: [`Event`] in, [`Action`] out.
+//!
+//! The engine does no I/O and reads no clock. A driver (threads and io_uring, or the simulator)
+//! carries out the actions and feeds what became of them back as events.
+
+use crate::error::Error;
+use cow_format::entry::{Consistency, NodeKind};
+use cow_format::{Buf, BufSlice, FrameSeq, NodeId, Phys, VolumeId};
+
+/// Names an operation that a client asked for; chosen by the caller, unique while in progress.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct OpId(pub u64);
+
+/// Names a device operation; chosen by the engine, never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct IoId(pub u64);
+
+/// An opened volume or snapshot. Requests through it fail with `Stale` once it was fenced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ExportId(pub u64);
+
+/// What a device operation came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IoFailure {
+    /// The operating system's error number (`EIO` = 5, `ENOSPC` = 28).
+    pub errno: i32,
+}
+
+/// Something happened.
+#[derive(Debug)]
+pub enum Event {
+    /// A client asks for something.
+    Op {
+        /// Its name.
+        id: OpId,
+        /// What is asked.
+        op: Op,
+    },
+    /// A device operation is complete.
+    IoDone {
+        /// Which.
+        id: IoId,
+        /// Success, or how it failed.
+        result: Result<(), IoFailure>,
+        /// The buffer of a read, filled.
+        buf: Option<Buf>,
+    },
+    /// Time went on. Should come at least every 5 ms while [`crate::Engine::wants_tick`].
+    Tick {
+        /// Monotonic time in nanoseconds, from any origin.
+        now_ns: u64,
+        /// Wall-clock time, nanoseconds since 1970.
+        wall_ns: u64,
+    },
+}
+
+/// Something to be done.
+#[derive(Debug)]
+pub enum Action {
+    /// Read `buf.block_count()` blocks from `at` into `buf`.
+    Read {
+        /// Names the operation.
+        id: IoId,
+        /// First block.
+        at: Phys,
+        /// To be filled and handed back.
+        buf: Buf,
+        /// Read from the device, not from a cache (a second try after a mismatch).
+        bypass_cache: bool,
+    },
+    /// Write the slices, one after the other, from `at` on.
+    Write {
+        /// Names the operation.
+        id: IoId,
+        /// First block.
+        at: Phys,
+        /// What to write.
+        bufs: Vec<BufSlice>,
+    },
+    /// Make durable every write that was *completed* before this action was emitted.
+    Flush {
+        /// Names the operation.
+        id: IoId,
+    },
+    /// The blocks are free: give them back to what lies below. Failure does no harm.
+    Discard {
+        /// Names the operation.
+        id: IoId,
+        /// First block.
+        at: Phys,
+        /// How many.
+        blocks: u64,
+    },
+    /// Make sure that the file below has room for these blocks.
+    Allocate {
+        /// Names the operation.
+        id: IoId,
+        /// First block.
+        at: Phys,
+        /// How many.
+        blocks: u64,
+    },
+    /// Make the file below `blocks` blocks long, durably.
+    Grow {
+        /// Names the operation.
+        id: IoId,
+        /// New length in blocks.
+        blocks: u64,
+    },
+    /// The answer to an operation.
+    Reply {
+        /// Which.
+        id: OpId,
+        /// What came of it.
+        result: Result<Reply, Error>,
+    },
+}
+
+/// How a write is acknowledged (design section 4).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AckMode {
+    /// When its data write is complete; a flush makes it durable.
+    #[default]
+    Writethrough,
+    /// When its journal frame is written too: survives the death of the process.
+    Journaled,
+}
+
+/// A snapshot to be taken or rolled back to: names of volume and snapshot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SnapTarget {
+    /// Name of the volume.
+    pub volume: String,
+    /// Name of the snapshot.
+    pub snapshot: String,
+}
+
+/// How snapshots are taken.
+#[derive(Clone, Debug)]
+pub struct SnapOptions {
+    /// `User` or `Auto`.
+    pub kind: NodeKind,
+    /// How the guest was prepared.
+    pub consistency: Consistency,
+    /// When they expire, nanoseconds since 1970; 0 for never.
+    pub expiry_ns: u64,
+    /// Properties of each.
+    pub props: Vec<(String, String)>,
+}
+
+impl Default for SnapOptions {
+    fn default() -> Self {
+        Self {
+            kind: NodeKind::User,
+            consistency: Consistency::Crash,
+            expiry_ns: 0,
+            props: Vec::new(),
+        }
+    }
+}
+
+/// What clients ask for. Offsets and lengths are bytes of the volume, of any alignment.
+#[derive(Debug)]
+pub enum Op {
+    /// First of all: recover and serve. Reply: `Done`.
+    Open {
+        /// Write nothing at all, not even for recovery.
+        read_only: bool,
+    },
+    /// Finish everything, checkpoint, flush. Reply: `Done`; nothing may follow.
+    Close,
+    /// Opens `VOL` or `VOL@SNAP`. Reply: `Export`. While open it cannot be deleted.
+    OpenExport {
+        /// `VOL` or `VOL@SNAP`.
+        name: String,
+        /// For writing (volumes only).
+        write: bool,
+    },
+    /// Ends an export. Reply: `Done`.
+    CloseExport {
+        /// Which.
+        export: ExportId,
+    },
+    /// Reply: `Data`.
+    Read {
+        /// Where from.
+        export: ExportId,
+        /// First byte.
+        offset: u64,
+        /// Bytes, at most 64 MiB.
+        len: u64,
+    },
+    /// Reply: `Done`. `data` holds the bytes from its front; its tail is not looked at.
+    Write {
+        /// Where to.
+        export: ExportId,
+        /// First byte.
+        offset: u64,
+        /// Bytes, at most `data.len()`.
+        len: u64,
+        /// The bytes.
+        data: Buf,
+        /// Durable before the reply.
+        fua: bool,
+    },
+    /// Everything acknowledged before is durable. Pool-wide. Reply: `Done`.
+    Flush {
+        /// Through which export.
+        export: ExportId,
+    },
+    /// The whole blocks inside the range read as zeros and their space comes back; where there is
+    /// no room to note it, nothing happens. Reply: `Done`.
+    Discard {
+        /// Where.
+        export: ExportId,
+        /// First byte.
+        offset: u64,
+        /// Bytes.
+        len: u64,
+        /// Durable before the reply.
+        fua: bool,
+    },
+    /// The range reads as zeros. Reply: `Done`.
+    WriteZeroes {
+        /// Where.
+        export: ExportId,
+        /// First byte.
+        offset: u64,
+        /// Bytes.
+        len: u64,
+        /// Durable before the reply.
+        fua: bool,
+    },
+    /// What is mapped. Reply: `Extents`, covering the range from its front; perhaps not all.
+    Extents {
+        /// Where.
+        export: ExportId,
+        /// First byte.
+        offset: u64,
+        /// Bytes.
+        len: u64,
+    },
+    /// A thin volume. Reply: `Node`.
+    CreateVolume {
+        /// Its name.
+        name: String,
+        /// Its size in bytes; kept to the byte.
+        size_bytes: u64,
+        /// Its properties.
+        props: Vec<(String, String)>,
+    },
+    /// Snapshots of one or more volumes at one instant. Durable. Reply: `Nodes`, as asked.
+    Snapshot {
+        /// The names.
+        targets: Vec<SnapTarget>,
+        /// How.
+        options: SnapOptions,
+    },
+    /// Back to snapshots, atomically. Durable. Reply: `RolledBack`.
+    Rollback {
+        /// The names.
+        targets: Vec<SnapTarget>,
+        /// Do not keep what is replaced.
+        discard_current: bool,
+        /// Fence clients that have a volume open for writing instead of refusing.
+        force: bool,
+    },
+    /// Back to what the last rollback of the volume replaced. Durable. Reply: `RolledBack`.
+    Undo {
+        /// Name of the volume.
+        volume: String,
+        /// Fence clients instead of refusing.
+        force: bool,
+    },
+    /// A volume that begins as a snapshot. Durable. Reply: `Node`.
+    Clone {
+        /// The snapshot.
+        source: SnapTarget,
+        /// Name of the volume.
+        name: String,
+        /// Its properties.
+        props: Vec<(String, String)>,
+    },
+    /// Deletes volumes and snapshots. Durable; space comes back in the background.
+    /// Reply: `Deleted`.
+    Delete {
+        /// `VOL` or `VOL@SNAP`.
+        names: Vec<String>,
+        /// The snapshots of named volumes go too.
+        recursive: bool,
+        /// Only say what would be freed (exact as of now: folds first).
+        dry_run: bool,
+    },
+    /// Reply: `Done`. Durable.
+    Rename {
+        /// `VOL` or `VOL@SNAP`.
+        name: String,
+        /// The new name: of the volume, or of the snapshot without its volume.
+        to: String,
+    },
+    /// Reply: `Done`. Durable.
+    Resize {
+        /// The volume.
+        volume: String,
+        /// New size in bytes.
+        size_bytes: u64,
+        /// Allow it to become smaller.
+        shrink: bool,
+    },
+    /// Changes properties of `VOL`, `VOL@SNAP` or (empty name) the pool. Durable. Reply: `Done`.
+    SetProps {
+        /// Whose.
+        name: String,
+        /// `None` removes.
+        changes: Vec<(String, Option<String>)>,
+    },
+    /// Reply: `Props`.
+    GetProps {
+        /// Whose.
+        name: String,
+    },
+    /// Sets or releases a hold. Durable. Reply: `Done`.
+    Hold {
+        /// Whose.
+        name: String,
+        /// Its tag.
+        tag: String,
+        /// Set, or release.
+        set: bool,
+    },
+    /// All volumes and snapshots. Reply: `List`.
+    List {
+        /// Fold what is pending first, so that sizes are exact.
+        exact: bool,
+    },
+    /// What deleting exactly these together would free. Folds first. Reply: `SetSize`.
+    SetSize {
+        /// `VOL` or `VOL@SNAP`.
+        names: Vec<String>,
+    },
+    /// The state of the pool. Reply: `Info`.
+    Info {
+        /// Fold what is pending first.
+        exact: bool,
+    },
+    /// Changed extents between two states of one family. Reply: `Diff`.
+    Diff {
+        /// `VOL` or `VOL@SNAP`.
+        from: String,
+        /// `VOL` or `VOL@SNAP`.
+        to: String,
+        /// Continue at this byte.
+        offset: u64,
+        /// At most so many extents.
+        limit: usize,
+    },
+    /// A larger pool. Reply: `Done`.
+    GrowPool {
+        /// Its new size in blocks.
+        blocks: u64,
+    },
+    /// Fold now and checkpoint. Reply: `Done` when it is durable.
+    Checkpoint,
+    /// Waits until reclaim has come to rest. Reply: `Done`.
+    WaitReclaim,
+}
+
+/// Answers.
+#[derive(Debug)]
+pub enum Reply {
+    /// Done.
+    Done,
+    /// Bytes `skip .. skip + len` of `buf`.
+    Data {
+        /// Whole blocks.
+        buf: Buf,
+        /// Where the answer begins in it.
+        skip: usize,
+    },
+    /// An opened export.
+    Export {
+        /// Its name.
+        export: ExportId,
+        /// Size in bytes.
+        size_bytes: u64,
+        /// The snapshot-tree node.
+        node: NodeId,
+        /// Whether it refuses writes.
+        read_only: bool,
+        /// Rollback generation of the volume.
+        rollback_gen: u64,
+    },
+    /// Extents from the front of the range on.
+    Extents(Vec<Extent>),
+    /// A new node.
+    Node(NodeId),
+    /// New nodes, in the order asked.
+    Nodes(Vec<NodeId>),
+    /// For each volume the name and node of the snapshot that keeps what was replaced, if any.
+    RolledBack(Vec<Option<(String, NodeId)>>),
+    /// What a delete frees.
+    Deleted(SetSize),
+    /// Volumes and snapshots.
+    List(Vec<NodeInfo>),
+    /// Sizes of a set.
+    SetSize(SetSize),
+    /// Properties and hold tags.
+    Props {
+        /// Key and value, sorted.
+        props: Vec<(String, String)>,
+        /// Tags of holds.
+        holds: Vec<String>,
+    },
+    /// State of the pool.
+    Info(Box<PoolInfo>),
+    /// Changed extents in order, and where to go on if there are more.
+    Diff {
+        /// `(offset, length)` in bytes.
+        extents: Vec<(u64, u64)>,
+        /// The next offset; `None` at the end.
+        next: Option<u64>,
+    },
+}
+
+/// A run of bytes of one kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// Bytes.
+    pub len: u64,
+    /// Mapped; else it reads as zeros.
+    pub mapped: bool,
+}
+
+/// What deleting a set would free, as of the last fold.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SetSize {
+    /// Nodes that the set covers (names as `VOL` or `VOL@SNAP`).
+    pub names: Vec<String>,
+    /// Bytes of data.
+    pub data_bytes: u64,
+    /// Bytes of map nodes.
+    pub metadata_bytes: u64,
+    /// Whether the figures are exact; else a lower bound (a branch point hides more).
+    pub exact: bool,
+    /// An upper bound of the data bytes; equal where exact.
+    pub data_bytes_max: u64,
+    /// The frame up to which they count.
+    pub as_of: FrameSeq,
+}
+
+/// A volume or snapshot.
+#[derive(Clone, Debug)]
+pub struct NodeInfo {
+    /// `VOL` or `VOL@SNAP`.
+    pub name: String,
+    /// Identity.
+    pub node: NodeId,
+    /// Volume id.
+    pub volume: VolumeId,
+    /// Head, user, undo, auto.
+    pub kind: NodeKind,
+    /// `live`, `deleting` (only in listings that ask for all).
+    pub live: bool,
+    /// Size of the volume in bytes.
+    pub size_bytes: u64,
+    /// Bytes of data that it maps; `None` until a fold has seen it.
+    pub referenced_bytes: Option<u64>,
+    /// Bytes of data that nothing else maps.
+    pub unique_bytes: Option<u64>,
+    /// Bytes of map nodes that nothing else needs.
+    pub unique_metadata_bytes: Option<u64>,
+    /// Whether `unique_bytes` is exact.
+    pub exact: bool,
+    /// Nanoseconds since 1970.
+    pub created_ns: u64,
+    /// Nanoseconds since 1970; 0 for never.
+    pub expiry_ns: u64,
+    /// For a head: the snapshot that it began as, `VOL@SNAP`, if that is still there.
+    pub origin: Option<String>,
+    /// Snapshot-tree parent (for drawing the tree).
+    pub parent: Option<NodeId>,
+    /// How it was taken.
+    pub consistency: Consistency,
+    /// Snapshot group; 0 for none.
+    pub group: u64,
+    /// Number of holds.
+    pub holds: u32,
+    /// Properties, sorted.
+    pub props: Vec<(String, String)>,
+    /// Rollback generation (heads).
+    pub rollback_gen: u64,
+    /// Open exports: readers and writers.
+    pub open_readers: u32,
+    /// Open exports that write.
+    pub open_writers: u32,
+}
+
+/// State of the pool.
+#[derive(Clone, Debug, Default)]
+pub struct PoolInfo {
+    /// Identity.
+    pub uuid: [u8; 16],
+    /// Format version.
+    pub version: u32,
+    /// Size in bytes.
+    pub size_bytes: u64,
+    /// Largest size that it can grow to.
+    pub limit_bytes: u64,
+    /// Allocated data, as of the last fold.
+    pub data_bytes: u64,
+    /// Allocated map nodes, blobs, table chunks and fixed areas.
+    pub metadata_bytes: u64,
+    /// Bytes a user can still write.
+    pub free_bytes: u64,
+    /// Bytes of deleted nodes that are being reclaimed, and freed blocks not yet reusable.
+    pub reclaiming_bytes: u64,
+    /// Size of the journal ring.
+    pub journal_bytes: u64,
+    /// Part of it in use.
+    pub journal_used_bytes: u64,
+    /// Newest durable checkpoint.
+    pub checkpoint_seq: u64,
+    /// Epoch of this opening.
+    pub epoch: u32,
+    /// Last durable frame.
+    pub durable_seq: u64,
+    /// Volumes, snapshots and nodes being deleted.
+    pub volumes: u64,
+    /// Snapshots.
+    pub snapshots: u64,
+    /// Nodes being deleted.
+    pub deleting: u64,
+    /// Why the pool is read-only, when it is.
+    pub poisoned: Option<String>,
+    /// Broken map nodes that folds have met.
+    pub damage: u64,
+    /// Opened without the right to write.
+    pub read_only: bool,
+    /// Counters since opening.
+    pub stats: Stats,
+}
+
+/// Counters since opening.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Client reads, and their bytes.
+    pub reads: u64,
+    /// Bytes read by clients.
+    pub read_bytes: u64,
+    /// Client writes.
+    pub writes: u64,
+    /// Bytes written by clients.
+    pub write_bytes: u64,
+    /// Client flushes.
+    pub flushes: u64,
+    /// Journal frames written.
+    pub frames: u64,
+    /// Blocks of those frames.
+    pub frame_blocks: u64,
+    /// Device flushes.
+    pub device_flushes: u64,
+    /// Folds that ended in a checkpoint.
+    pub folds: u64,
+    /// Map nodes written by folds.
+    pub map_nodes_written: u64,
+    /// Map nodes read from the device.
+    pub map_nodes_read: u64,
+    /// Blocks freed by folds and walks.
+    pub blocks_freed: u64,
+    /// Data blocks that failed their checksum.
+    pub checksum_failures: u64,
+}

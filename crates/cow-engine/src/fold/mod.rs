@@ -1,0 +1,326 @@
+//! The fold: merges what was sequenced into the map and ends in a checkpoint. Design section 4.
+//!
+//! ```text
+//! records:  ...... s | s+1 ..........     CP n = state at s + this fold's own effects
+//! layers :  frozen   | active
+//!
+//! freeze -> merge -> walk -> blobs, table, bitmap homes -> Flush 1 -> CP -> Flush 2 -> publish
+//! ```
+//!
+//! The fold works on a clone of the snapshot tree taken at `s`, on the frozen layers, and on
+//! blocks that nothing durable refers to, while the foreground goes on. Only the last step
+//! touches what readers and writers see: the fold's tree, with the records after `s` applied to
+//! it again, becomes the tree. Everything that a checkpoint says is the state after exactly the
+//! records up to `s`, plus what the fold itself did.
+//!
+//! No block that the fold frees is given out again before the *next* checkpoint is durable, so
+//! the checkpoint before stays a fallback, and two different nodes can never stand at one
+//! address inside one fold.
+
+mod blobs;
+mod homes;
+mod merge;
+mod publish;
+mod walk;
+
+pub(crate) use blobs::read_chain;
+
+use crate::error::Error;
+use crate::space::allocate;
+use crate::task::Cx;
+use cow_alloc::Stream;
+use cow_extent::Layers;
+use cow_format::checkpoint::{Damage, JournalPos};
+use cow_format::mapnode::{MapNode, Slot};
+use cow_format::{BufSlice, FrameSeq, Gen, NodeId, Phys};
+use cow_snaptree::Tree;
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+const ENOSPC: i32 = 28;
+const EDQUOT: i32 = 122;
+/// Writes of a fold in flight; more than that and it waits.
+const MAX_WRITES: usize = 64;
+/// A write that found no room below is tried again after so many ticks.
+const STALL_TICKS: usize = 20;
+
+/// Additions to and removals from the image of one zone.
+#[derive(Default)]
+struct ZoneChange {
+    adds: Vec<Phys>,
+    frees: Vec<Phys>,
+}
+
+/// Counts of blocks by use.
+#[derive(Default)]
+struct Tally {
+    data: i64,
+    meta: i64,
+}
+
+/// A fold in progress.
+pub(crate) struct Fold {
+    cx: Cx,
+    cp_seq: u64,
+    pool_tag: u64,
+    tree: Tree,
+    layers: Arc<Layers>,
+    /// The last frame whose records are in the fold, and where the journal goes on.
+    upto: FrameSeq,
+    tail: JournalPos,
+    pool_blocks: u64,
+    zones: BTreeMap<u64, ZoneChange>,
+    tally: Tally,
+    leaks: bool,
+    damage: Vec<Damage>,
+    damage_overflow: u64,
+    writes: Rc<Cell<usize>>,
+    freed: u64,
+}
+
+/// Where a fold is taken: at the end of the journal, or, in a replay, after a frame.
+#[derive(Clone, Copy)]
+pub(crate) enum FoldAt {
+    Now,
+    Replay(FrameSeq, JournalPos),
+}
+
+/// Begins a fold if one is due and none is running.
+pub(crate) fn start_if_due(cx: &Cx) {
+    {
+        let mut core = cx.core();
+        if !core.fold.wanted || core.fold.running || !core.serving || core.poisoned.is_some() {
+            return;
+        }
+        if core.pool.as_ref().is_none_or(|pool| pool.read_only) {
+            return;
+        }
+        core.fold.wanted = false;
+        core.fold.running = true;
+        core.fold.started += 1;
+    }
+    let task_cx = cx.clone();
+    cx.spawn(async move {
+        let result = run(&task_cx, FoldAt::Now).await;
+        let mut core = task_cx.core();
+        if let Err(error) = result {
+            // What was acknowledged is in the journal; a fold that cannot end ends the writing.
+            core.poison(format!("a fold failed: {error}"));
+        }
+        core.fold.running = false;
+        core.fold.finished += 1;
+        core.notify(|core| &mut core.fold_wait);
+    });
+}
+
+/// Waits for a fold that begins after this call.
+pub(crate) async fn fold_now(cx: &Cx) -> Result<(), Error> {
+    let goal = {
+        let mut core = cx.core();
+        core.writable()?;
+        core.fold.wanted = true;
+        core.fold.started + 1
+    };
+    loop {
+        {
+            let mut core = cx.core();
+            core.writable()?;
+            if core.fold.finished >= goal {
+                return Ok(());
+            }
+            if core.fold.stalled {
+                return Err(Error::NoSpace(crate::error::SpaceKind::Below));
+            }
+        }
+        cx.wait(|core| &mut core.fold_wait).await;
+    }
+}
+
+/// Runs one fold from freeze to publication.
+pub(crate) async fn run(cx: &Cx, at: FoldAt) -> Result<(), Error> {
+    let Some(mut fold) = Fold::freeze(cx, at)? else { return Ok(()) };
+    fold.merge_all().await?;
+    fold.walk_all().await?;
+    fold.write_blobs().await?;
+    fold.commit().await
+}
+
+impl Fold {
+    /// Freezes the state at this moment. `None` when there is nothing to do.
+    fn freeze(cx: &Cx, at: FoldAt) -> Result<Option<Self>, Error> {
+        let mut core = cx.core();
+        let has_batches = !core.fold.batches.is_empty();
+        let pool = core.writable()?;
+        let (upto, tail) = match at {
+            FoldAt::Replay(seq, pos) => (seq, pos),
+            FoldAt::Now => {
+                pool.journal.seal();
+                (pool.journal.last_sealed(), pool.journal.next())
+            }
+        };
+        let idle = pool.active.is_empty()
+            && pool.cp.tail.seq == tail.seq
+            // A second checkpoint lets the journal go that the fallback needs.
+            && pool.fallback_tail.seq == tail.seq
+            && pool.tree.walkable().is_empty()
+            && !has_batches;
+        if idle {
+            return Ok(None);
+        }
+        let layers = Arc::new(std::mem::take(&mut pool.active));
+        pool.folding = Some(Arc::clone(&layers));
+        pool.since_freeze.clear();
+        let fold = Self {
+            cx: cx.clone(),
+            cp_seq: pool.cp.seq + 1,
+            pool_tag: pool.pool_tag,
+            tree: pool.tree.clone(),
+            layers,
+            upto,
+            tail,
+            pool_blocks: pool.pool_blocks,
+            zones: BTreeMap::new(),
+            tally: Tally::default(),
+            leaks: pool.cp.flags & cow_format::checkpoint::FLAG_LEAKS != 0,
+            damage: pool.cp.damage.clone(),
+            damage_overflow: pool.cp.damage_overflow,
+            writes: Rc::new(Cell::new(0)),
+            freed: 0,
+        };
+        drop(core);
+        crate::flush::emit_frames(cx);
+        Ok(Some(fold))
+    }
+
+    fn add(&mut self, phys: Phys) {
+        self.zones.entry(crate::space::zone_of(phys)).or_default().adds.push(phys);
+    }
+
+    fn free(&mut self, phys: Phys) {
+        self.freed += 1;
+        self.zones.entry(crate::space::zone_of(phys)).or_default().frees.push(phys);
+    }
+
+    /// A block that was given out and superseded before any checkpoint saw it: never in the
+    /// image, but it goes through the quarantine like every other.
+    fn dead(&mut self, phys: Phys) {
+        self.add(phys);
+        self.free(phys);
+    }
+
+    /// `x` lets go of a pointer.
+    fn kill(&mut self, x: NodeId, is_map: bool, slot: &Slot, range_end: u64) {
+        let is_free = self.tree.kill(x, is_map, slot.birth, range_end);
+        self.tree.note_mapped_delta(x, is_map, -1);
+        if is_free {
+            self.count(is_map, -1);
+            self.free(slot.phys);
+        }
+    }
+
+    fn count(&mut self, is_map: bool, by: i64) {
+        *if is_map { &mut self.tally.meta } else { &mut self.tally.data } += by;
+    }
+
+    /// A map node could not be read: what hangs below it stays allocated.
+    fn note_damage(&mut self, node: NodeId, level: u8, index: u64) {
+        self.leaks = true;
+        let damage = Damage { node, level, index };
+        if self.damage.contains(&damage) {
+            return;
+        }
+        if self.damage.len() < cow_format::checkpoint::MAX_DAMAGE {
+            self.damage.push(damage);
+        } else {
+            self.damage_overflow += 1;
+        }
+    }
+
+    /// Stores a map node of `x` at a new place; the slot that points to it.
+    async fn store(&mut self, x: NodeId, mut node: MapNode, birth: Gen) -> Result<Slot, Error> {
+        debug_assert!(node.slots().iter().all(|slot| slot.birth <= birth), "I3");
+        node.birth = birth;
+        node.cp_seq = self.cp_seq;
+        let (phys, _) = allocate(&self.cx, Stream::Meta, 1).await?;
+        let (buf, crc) = node.encode(self.pool_tag, phys);
+        {
+            let mut core = self.cx.core();
+            core.stats.map_nodes_written += 1;
+            let pool = core.pool()?;
+            let node = Arc::new(node);
+            pool.cache.insert(phys, crc, Arc::clone(&node));
+            pool.writing_nodes.insert(phys, node);
+        }
+        self.add(phys);
+        self.count(true, 1);
+        self.tree.note_born(x, true, 1);
+        self.tree.note_mapped_delta(x, true, 1);
+        self.write(phys, BufSlice::whole(buf)).await?;
+        Ok(Slot { phys, birth, crc })
+    }
+
+    /// Begins a write; waits only when too many are in flight.
+    async fn write(&mut self, at: Phys, data: BufSlice) -> Result<(), Error> {
+        while self.writes.get() >= MAX_WRITES {
+            self.cx.core().writable()?;
+            self.cx.wait(|core| &mut core.fold.write_wait).await;
+        }
+        self.writes.set(self.writes.get() + 1);
+        let (cx, writes) = (self.cx.clone(), Rc::clone(&self.writes));
+        self.cx.spawn(async move {
+            write_fixed(&cx, at, data, "map node or home").await;
+            writes.set(writes.get() - 1);
+            let mut core = cx.core();
+            if let Some(pool) = &mut core.pool {
+                pool.writing_nodes.remove(&at);
+            }
+            core.notify(|core| &mut core.fold.write_wait);
+        });
+        Ok(())
+    }
+
+    /// Waits until every write that was begun is complete.
+    async fn writes_done(&self) -> Result<(), Error> {
+        while self.writes.get() > 0 {
+            self.cx.wait(|core| &mut core.fold.write_wait).await;
+        }
+        self.cx.core().writable().map(|_| ())
+    }
+}
+
+/// A write that has to succeed. A full file system below is waited for (nothing is lost, only
+/// this fold stands still); any other failure poisons the pool.
+pub(crate) async fn write_fixed(cx: &Cx, at: Phys, data: BufSlice, what: &str) {
+    loop {
+        let failure = match cx.write(at, vec![data.clone()]).await {
+            Ok(()) => {
+                cx.core().fold.stalled = false;
+                return;
+            }
+            Err(failure) => failure,
+        };
+        if !matches!(failure.errno, ENOSPC | EDQUOT) {
+            let offset = at.byte_offset();
+            let errno = failure.errno;
+            cx.core().poison(format!("write of a {what} at byte {offset}: os error {errno}"));
+            return;
+        }
+        {
+            let mut core = cx.core();
+            core.fold.stalled = true;
+            // Who waits for this fold's space is told that there is none below.
+            core.notify(|core| &mut core.fold_wait);
+            if core.poisoned.is_some() {
+                return;
+            }
+        }
+        for _ in 0..STALL_TICKS {
+            cx.wait(|core| &mut core.tick_wait).await;
+        }
+        if cx.core().poisoned.is_some() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! The last step of a fold: its result becomes what readers and writers see.
+
+use super::Fold;
+use crate::error::Error;
+use cow_format::checkpoint::Checkpoint;
+use cow_format::mutant;
+
+impl Fold {
+    /// The checkpoint is durable. The fold's tree, with the records that came after the freeze
+    /// applied again, becomes the tree; frozen layers go; what the fold freed is in quarantine.
+    pub(super) fn publish(self, checkpoint: Checkpoint) -> Result<(), Error> {
+        let cx = self.cx.clone();
+        let mut core = cx.core();
+        let publication = core.publications + 1;
+        let pool = core.pool()?;
+        let mut tree = self.tree;
+        for (record, frame) in std::mem::take(&mut pool.since_freeze) {
+            let again = tree.apply(&record, frame);
+            if mutant::is("walkafter") || mutant::is("tablenow") {
+                continue;
+            }
+            if let Err(error) = again {
+                // It was applied to the tree before; that it no longer fits is a fault of ours.
+                let what = format!("a record could not be applied again: {error}");
+                core.poison(what.clone());
+                return Err(Error::Poisoned(what));
+            }
+        }
+        pool.tree = tree;
+        pool.folding = None;
+        if !mutant::is("reusenow") {
+            pool.alloc.commit(checkpoint.seq);
+        }
+        pool.fallback_tail = pool.cp.tail;
+        let retained = pool.fallback_tail;
+        pool.journal.set_retained(retained);
+        let cp_seq = checkpoint.seq;
+        pool.cp = checkpoint;
+        core.publications = publication;
+        if self.freed > 0 {
+            core.fold.batches.push_back((cp_seq, publication));
+        }
+        core.stats.folds += 1;
+        core.stats.blocks_freed += self.freed;
+        if mutant::is("noquarantine") {
+            core.fold.batches.clear();
+            let pool = core.pool()?;
+            pool.alloc.release(cp_seq);
+            let tail = pool.cp.tail;
+            pool.journal.set_retained(tail);
+        }
+        core.release_quarantine();
+        if !core.pool()?.tree.walkable().is_empty() {
+            core.fold.soon = true;
+        }
+        Ok(())
+    }
+}

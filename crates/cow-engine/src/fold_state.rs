@@ -1,0 +1,24 @@
+//! What the engine knows of folds while none, or one, is in progress.
+
+use crate::wait::WaitList;
+use std::collections::VecDeque;
+
+/// What the engine knows of folds.
+#[derive(Default)]
+pub(crate) struct FoldState {
+    /// One is in progress.
+    pub(crate) running: bool,
+    /// Somebody waits for one.
+    pub(crate) wanted: bool,
+    /// One is to begin with the next tick: background work that nobody waits for.
+    pub(crate) soon: bool,
+    /// How many have begun, and how many have come to an end.
+    pub(crate) started: u64,
+    pub(crate) finished: u64,
+    /// It waits for room in the file system below.
+    pub(crate) stalled: bool,
+    /// Freed blocks in quarantine: checkpoint that freed them, number of its publication.
+    pub(crate) batches: VecDeque<(u64, u64)>,
+    /// The writes of the running fold wait here.
+    pub(crate) write_wait: WaitList,
+}

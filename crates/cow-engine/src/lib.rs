@@ -1,0 +1,180 @@
+//! cow-engine: the step machine. Events in, actions out; no clock, thread, random source or
+//! system call. The drivers (cowstore over cow-io) and the simulator drive the same code.
+//!
+//! [`Engine::step`] owns all change. Inside, whatever waits for a device operation is a task (an
+//! `async fn` that the engine polls itself, see `task.rs`); the state is in `core.rs`. The way of
+//! a write is `write.rs`, of a read `read.rs` and `lookup.rs`, of a verb `verbs.rs`; frames and
+//! flushes are `flush.rs`, admission is `space.rs`, checkpoints are `fold/`, opening is
+//! `recover/`.
+#![forbid(unsafe_code)]
+
+pub mod api;
+mod core;
+mod error;
+mod export;
+mod flush;
+mod fold;
+mod fold_state;
+mod loading;
+mod locks;
+mod lookup;
+pub mod mkfs;
+mod opened;
+mod ops;
+mod query;
+mod range_locks;
+mod read;
+mod recover;
+mod space;
+mod task;
+mod verbs;
+mod wait;
+mod write;
+
+pub use api::*;
+pub use error::{Error, SpaceKind};
+
+use crate::core::{Core, Request};
+use crate::flush::Due;
+use std::cell::RefCell;
+use std::rc::Rc;
+use task::{Cx, Tasks};
+
+/// How an engine is set up.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Size of the file or device below, in blocks.
+    pub device_blocks: u64,
+    /// When writes are acknowledged.
+    pub ack: AckMode,
+    /// Memory of the active layers that triggers a fold, in bytes.
+    pub layer_bytes: usize,
+    /// Memory of the map-node cache, in bytes.
+    pub cache_bytes: usize,
+    /// Leaves of deleted nodes that one fold walks: bounds the time to its checkpoint.
+    pub walk_leaves: usize,
+    /// Wall-clock time at the start, nanoseconds since 1970.
+    pub wall_ns: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            device_blocks: 0,
+            ack: AckMode::default(),
+            layer_bytes: 32 << 20,
+            cache_bytes: 64 << 20,
+            walk_leaves: 8192,
+            wall_ns: 0,
+        }
+    }
+}
+
+/// A fold begins this long after the one before it, if anything is pending.
+const FOLD_AFTER_NS: u64 = 30_000_000_000;
+
+/// The engine of one pool. Not `Send`: it lives where its driver runs.
+pub struct Engine {
+    cx: Cx,
+    tasks: Tasks,
+}
+
+impl Engine {
+    /// An engine that has done nothing yet; the first event must be [`Op::Open`].
+    pub fn new(config: Config) -> Self {
+        let cx = Cx(Rc::new(RefCell::new(Core::new(config))));
+        Self { cx, tasks: Tasks::default() }
+    }
+
+    /// Takes one event; what is to be done is appended to `actions`.
+    pub fn step(&mut self, event: Event, actions: &mut Vec<Action>) {
+        match event {
+            Event::Op { id, op } => {
+                let cx = self.cx.clone();
+                self.cx.spawn(ops::run(cx, Request { id, op }));
+            }
+            Event::IoDone { id, result, buf } => {
+                let mut core = self.cx.core();
+                let woken = core.io.complete(id, result, buf);
+                core.ready.extend(woken);
+            }
+            Event::Tick { now_ns, wall_ns } => self.tick(now_ns, wall_ns),
+        }
+        self.settle();
+        actions.append(&mut self.cx.core().io.out);
+    }
+
+    /// Runs tasks, begins folds that are due and hands frames out until nothing moves.
+    fn settle(&mut self) {
+        loop {
+            self.tasks.run(&self.cx);
+            self.check_triggers();
+            fold::start_if_due(&self.cx);
+            flush::emit_frames(&self.cx);
+            let core = self.cx.core();
+            if core.ready.is_empty() && core.spawned.is_empty() {
+                return;
+            }
+        }
+    }
+
+    fn tick(&mut self, now_ns: u64, wall_ns: u64) {
+        let due = {
+            let mut core = self.cx.core();
+            core.now_ns = core.now_ns.max(now_ns);
+            core.wall_ns = wall_ns;
+            let soon = std::mem::take(&mut core.fold.soon);
+            core.fold.wanted |= soon;
+            core.notify(|core| &mut core.tick_wait);
+            core.journal_due()
+        };
+        if due == Due::Flush {
+            let cx = self.cx.clone();
+            self.cx.spawn(async move {
+                // A failure has poisoned the pool; nobody waits for this flush.
+                let _ = flush::flush(&cx).await;
+                if let Some(pool) = &mut cx.core().pool {
+                    pool.self_flushing = false;
+                }
+            });
+        }
+    }
+
+    /// Asks for a fold where memory, the journal or time want one.
+    fn check_triggers(&mut self) {
+        let mut core = self.cx.core();
+        let (layer_bytes, now_ns) = (core.config.layer_bytes, core.now_ns);
+        let running = core.fold.running;
+        let idle = core.serving && !running;
+        let Some(pool) = core.pool.as_mut().filter(|pool| !pool.read_only && idle) else {
+            return;
+        };
+        let journal = pool.journal.used_since(pool.cp.tail) * 3 > pool.journal.capacity();
+        let memory = pool.active.bytes() >= layer_bytes;
+        let changed = !pool.active.is_empty() || pool.last_record >= pool.cp.tail.seq;
+        let old = changed && now_ns.saturating_sub(pool.fold_begun_ns) >= FOLD_AFTER_NS;
+        if journal || memory || old {
+            pool.fold_begun_ns = now_ns;
+            core.fold.wanted = true;
+        }
+    }
+
+    /// Whether time matters now: something is buffered, unflushed or unfolded. Otherwise no tick
+    /// needs to come.
+    pub fn wants_tick(&self) -> bool {
+        let core = self.cx.core();
+        if core.fold.running
+            || core.fold.soon
+            || core.ops_in_progress > 0
+            || core.io.in_flight() > 0
+        {
+            return true;
+        }
+        core.pool.as_ref().is_some_and(|pool| {
+            !pool.read_only
+                && (pool.last_record >= pool.cp.tail.seq
+                    || pool.last_record > pool.durable
+                    || pool.durable > pool.told_durable)
+        })
+    }
+}

@@ -1,0 +1,236 @@
+//! From a logical block to a physical one: unfolded layers first, newest node first, then the
+//! radix map through the node cache.
+
+use crate::core::Pool;
+use crate::error::Error;
+use crate::task::Cx;
+use cow_extent::Probe;
+use cow_format::entry::Root;
+use cow_format::mapnode::{FANOUT_BITS, MapNode, NodePlace, Slot, span_blocks};
+use cow_format::{FamilyId, Lba, NodeId};
+use std::sync::Arc;
+
+/// Where a block is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mapping {
+    /// Reads as zeros.
+    Hole,
+    /// Reads as an error.
+    Lost,
+    /// There, with that checksum.
+    At(cow_format::Phys, u32),
+}
+
+impl From<Slot> for Mapping {
+    fn from(slot: Slot) -> Self {
+        if slot.is_mapped() {
+            Self::At(slot.phys, slot.crc)
+        } else if slot.is_lost() {
+            Self::Lost
+        } else {
+            Self::Hole
+        }
+    }
+}
+
+/// The pointer that stands for a root.
+pub(crate) fn root_slot(root: &Root) -> Slot {
+    Slot { phys: root.phys, birth: root.birth, crc: root.crc }
+}
+
+impl Pool {
+    /// What the layers say of `lba` as seen by `node`; `None` when the map must be asked. `chain`
+    /// is from [`Pool::layer_chain`].
+    fn probe(&self, chain: &[NodeId], lba: Lba) -> Option<Mapping> {
+        for &node in chain {
+            for layers in [Some(&self.active), self.folding.as_deref()].into_iter().flatten() {
+                match layers.probe(node, lba) {
+                    Probe::Mapped(phys, crc) => return Some(Mapping::At(phys, crc)),
+                    Probe::Hole => return Some(Mapping::Hole),
+                    Probe::Miss => {}
+                }
+            }
+        }
+        None
+    }
+
+    /// The nodes whose layers a reader of `node` goes through, newest first, and the root below
+    /// them. A node that a fold has seen has a root that holds all its ancestors' writes.
+    pub(crate) fn layer_chain(&self, node: NodeId) -> (Vec<NodeId>, Root, FamilyId) {
+        let (mut chain, mut at) = (Vec::new(), node);
+        loop {
+            let Some(current) = self.tree.node(at) else {
+                return (chain, Root::default(), FamilyId(0));
+            };
+            if self.has_layer(at) {
+                chain.push(at);
+            }
+            if current.rooted || current.entry.parent.0 == 0 {
+                return (chain, current.entry.root, current.entry.family);
+            }
+            at = current.entry.parent;
+        }
+    }
+
+    pub(crate) fn has_layer(&self, node: NodeId) -> bool {
+        self.active.node(node).is_some()
+            || self.folding.as_ref().is_some_and(|layers| layers.node(node).is_some())
+    }
+}
+
+/// Where `blocks` blocks from `first` on are for `node`, at this moment. The caller holds a pin.
+pub(crate) async fn resolve(
+    cx: &Cx,
+    node: NodeId,
+    first: Lba,
+    blocks: usize,
+) -> Result<Vec<Mapping>, Error> {
+    let (mut found, root, family) = {
+        let mut core = cx.core();
+        let pool = core.pool()?;
+        let (chain, root, family) = pool.layer_chain(node);
+        let lbas = (0..blocks as u64).map(|i| Lba(first.0 + i));
+        let found: Vec<Option<Mapping>> = lbas.map(|lba| pool.probe(&chain, lba)).collect();
+        (found, root, family)
+    };
+    let mut i = 0;
+    while i < blocks {
+        let lba = Lba(first.0 + i as u64);
+        let in_leaf = (256 - usize::from(lba.slot())).min(blocks - i);
+        if found[i..i + in_leaf].iter().any(Option::is_none) {
+            let leaf = leaf_of(cx, &root, family, lba.leaf()).await?;
+            for (j, mapping) in found[i..i + in_leaf].iter_mut().enumerate() {
+                mapping.get_or_insert_with(|| match &leaf {
+                    Found::Node(node) => node.slots()[usize::from(lba.slot()) + j].into(),
+                    Found::Hole(_) => Mapping::Hole,
+                    Found::Lost => Mapping::Lost,
+                });
+            }
+        }
+        i += in_leaf;
+    }
+    Ok(found.into_iter().map(|m| m.unwrap_or(Mapping::Hole)).collect())
+}
+
+/// How many blocks from `lba` on are certainly holes because no layer touches them and the map
+/// has no leaf there; 0 when that is not so.
+pub(crate) async fn empty_run(cx: &Cx, node: NodeId, lba: Lba) -> Result<u64, Error> {
+    let (root, family, next_layer) = {
+        let mut core = cx.core();
+        let pool = core.pool()?;
+        let (chain, root, family) = pool.layer_chain(node);
+        let mut next = u64::MAX;
+        for &member in &chain {
+            for layers in [Some(&pool.active), pool.folding.as_deref()].into_iter().flatten() {
+                let Some(layer) = layers.node(member) else { continue };
+                // Cleared leaves are holes whatever lies below; only changed leaves matter, and
+                // cleared ones are left to the slow path when the map has something there.
+                if let Some((&leaf, _)) = layer.leaves.range(lba.leaf()..).next() {
+                    next = next.min(leaf);
+                }
+            }
+        }
+        (root, family, next)
+    };
+    if next_layer == lba.leaf() {
+        return Ok(0);
+    }
+    let limit = next_layer.saturating_mul(256).saturating_sub(lba.0);
+    match leaf_of(cx, &root, family, lba.leaf()).await? {
+        Found::Hole(end_leaf) => Ok((end_leaf.saturating_mul(256) - lba.0).min(limit)),
+        _ => Ok(0),
+    }
+}
+
+/// What stands in the map at a leaf's place.
+pub(crate) enum Found {
+    /// The leaf.
+    Node(Arc<MapNode>),
+    /// A hole that reaches up to that leaf index (exclusive).
+    Hole(u64),
+    /// A lost subtree.
+    Lost,
+}
+
+/// Descends from `root` to the leaf with index `leaf`.
+pub(crate) async fn leaf_of(
+    cx: &Cx,
+    root: &Root,
+    family: FamilyId,
+    leaf: u64,
+) -> Result<Found, Error> {
+    let mut level = root.level;
+    if leaf >= span_blocks(level) >> FANOUT_BITS {
+        return Ok(Found::Hole(u64::MAX >> FANOUT_BITS));
+    }
+    let mut slot = root_slot(root);
+    loop {
+        let index = leaf >> (FANOUT_BITS * u32::from(level));
+        if slot.is_lost() {
+            return Ok(Found::Lost);
+        }
+        if slot.is_hole() {
+            return Ok(Found::Hole((index + 1) << (FANOUT_BITS * u32::from(level))));
+        }
+        let node = load(cx, family, level, index, slot).await?;
+        if level == 0 {
+            return Ok(Found::Node(node));
+        }
+        level -= 1;
+        let child = leaf >> (FANOUT_BITS * u32::from(level));
+        slot = node.slots()[(child & 0xff) as usize];
+    }
+}
+
+/// The map node that `slot` points to: from the cache, else from the device, three tries.
+pub(crate) async fn load(
+    cx: &Cx,
+    family: FamilyId,
+    level: u8,
+    index: u64,
+    slot: Slot,
+) -> Result<Arc<MapNode>, Error> {
+    let place = {
+        let mut core = cx.core();
+        let pool = core.pool()?;
+        let place = NodePlace {
+            pool_tag: pool.pool_tag,
+            family,
+            level,
+            index,
+            phys: slot.phys,
+            birth: slot.birth,
+            crc: slot.crc,
+        };
+        let writing = pool.writing_nodes.get(&slot.phys).cloned();
+        if let Some(node) = writing.or_else(|| pool.cache.get(slot.phys, slot.crc)) {
+            return Ok(node);
+        }
+        place
+    };
+    let mut error = None;
+    for attempt in 0..3 {
+        let result = cx.read(place.phys, 1, attempt > 0).await;
+        let mut core = cx.core();
+        core.stats.map_nodes_read += 1;
+        match result {
+            Ok(buf) => match MapNode::decode(&buf, &place) {
+                Ok(node) => {
+                    let node = Arc::new(node);
+                    core.pool()?.cache.insert(place.phys, place.crc, Arc::clone(&node));
+                    return Ok(node);
+                }
+                Err(cause) => error = Some(Error::Corrupt(describe(&place, &cause.to_string()))),
+            },
+            Err(failure) => {
+                let offset = place.phys.byte_offset();
+                error = Some(Error::Io { errno: failure.errno, op: "read of a map node", offset });
+            }
+        }
+    }
+    Err(error.unwrap_or_else(|| Error::Corrupt(describe(&place, "unreadable"))))
+}
+
+fn describe(place: &NodePlace, cause: &str) -> String {
+    format!("{cause} (family {}, level {}, index {})", place.family, place.level, place.index)
+}

@@ -1,0 +1,160 @@
+//! Reading: resolve each block through the layers and the map, read runs, verify every block.
+
+use crate::api::{ExportId, Extent, Reply};
+use crate::core::OpResult;
+use crate::error::Error;
+use crate::export::{Target, check_range};
+use crate::lookup::{Mapping, resolve};
+use crate::task::{Cx, join_all};
+use cow_format::{BLOCK_SIZE, Buf, Lba, NodeId, Phys, checksum};
+
+const BLOCK: u64 = BLOCK_SIZE as u64;
+/// Longest read in one piece; larger ones are answered by a longer buffer all the same.
+const MAX_READ: u64 = 64 << 20;
+/// Longest range of one extents answer.
+const MAX_EXTENT_BLOCKS: u64 = 1 << 20;
+
+/// A reader's pin: nothing it may have resolved is given out again before it is dropped.
+pub(crate) struct Pin {
+    cx: Cx,
+    epoch: u64,
+}
+
+impl Pin {
+    pub(crate) fn new(cx: &Cx) -> Self {
+        let epoch = cx.core().pin();
+        Self { cx: cx.clone(), epoch }
+    }
+}
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        self.cx.core().unpin(self.epoch);
+    }
+}
+
+pub(crate) async fn read(cx: &Cx, export: ExportId, offset: u64, len: u64) -> OpResult {
+    let target = cx.core().target(export, false)?;
+    check_range(offset, len, target.size_bytes)?;
+    if len > MAX_READ {
+        return Err(Error::Invalid(format!("a read of {len} bytes is over {MAX_READ}")));
+    }
+    let first = offset / BLOCK;
+    let blocks = (offset + len).div_ceil(BLOCK) - first;
+    let buf = read_blocks(cx, &target, Lba(first), blocks as usize).await?;
+    let stats = &mut cx.core().stats;
+    stats.reads += 1;
+    stats.read_bytes += len;
+    Ok(Reply::Data { buf, skip: (offset % BLOCK) as usize })
+}
+
+/// The content of `blocks` blocks from `first` on, as of now.
+pub(crate) async fn read_blocks(
+    cx: &Cx,
+    target: &Target,
+    first: Lba,
+    blocks: usize,
+) -> Result<Buf, Error> {
+    let _pin = Pin::new(cx);
+    let mappings = resolve(cx, target.node, first, blocks).await?;
+    let mut out = Buf::zeroed(blocks);
+    let runs = runs_of(&mappings);
+    let reads = runs.iter().map(|run| cx.read(run.phys, run.blocks, false));
+    let results = join_all(reads).await;
+    for (run, result) in runs.iter().zip(results) {
+        let data = result.ok();
+        for i in 0..run.blocks {
+            let at = run.first + i;
+            let Some(Mapping::At(phys, crc)) = mappings.get(at).copied() else { continue };
+            let good = data.as_ref().filter(|d| checksum::data(d.block(i)) == crc);
+            match good {
+                Some(data) => out.block_mut(at).copy_from_slice(data.block(i)),
+                None => {
+                    let lba = Lba(first.0 + at as u64);
+                    let again = reread(cx, target.node, lba, phys, crc).await?;
+                    out.block_mut(at).copy_from_slice(again.block(0));
+                }
+            }
+        }
+    }
+    if let Some(at) = mappings.iter().position(|m| *m == Mapping::Lost) {
+        return Err(corrupt(cx, target.node, Lba(first.0 + at as u64), "the block was lost"));
+    }
+    Ok(out)
+}
+
+struct Run {
+    first: usize,
+    phys: Phys,
+    blocks: usize,
+}
+
+/// Runs that are contiguous in both address spaces.
+fn runs_of(mappings: &[Mapping]) -> Vec<Run> {
+    let mut runs: Vec<Run> = Vec::new();
+    for (i, mapping) in mappings.iter().enumerate() {
+        let Mapping::At(phys, _) = *mapping else { continue };
+        match runs.last_mut() {
+            Some(run)
+                if run.first + run.blocks == i && run.phys.0 + run.blocks as u64 == phys.0 =>
+            {
+                run.blocks += 1;
+            }
+            _ => runs.push(Run { first: i, phys, blocks: 1 }),
+        }
+    }
+    runs
+}
+
+/// A block failed: once more, past every cache; then it is an error and never data.
+async fn reread(cx: &Cx, node: NodeId, lba: Lba, phys: Phys, crc: u32) -> Result<Buf, Error> {
+    match cx.read(phys, 1, true).await {
+        Ok(buf) if checksum::data(buf.block(0)) == crc => Ok(buf),
+        Ok(_) => Err(corrupt(cx, node, lba, &format!("checksum mismatch at block {phys}"))),
+        Err(failure) => Err(Error::Io {
+            errno: failure.errno,
+            op: "read of a data block",
+            offset: phys.byte_offset(),
+        }),
+    }
+}
+
+fn corrupt(cx: &Cx, node: NodeId, lba: Lba, what: &str) -> Error {
+    let mut core = cx.core();
+    core.stats.checksum_failures += 1;
+    let name = core.pool.as_ref().and_then(|pool| pool.tree.full_name(node)).unwrap_or_default();
+    Error::Corrupt(format!("{name}, block {lba} (byte {}): {what}", lba.0 * BLOCK))
+}
+
+pub(crate) async fn extents(cx: &Cx, export: ExportId, offset: u64, len: u64) -> OpResult {
+    let target = cx.core().target(export, false)?;
+    check_range(offset, len, target.size_bytes)?;
+    let _pin = Pin::new(cx);
+    let end = offset + len;
+    let last = end.div_ceil(BLOCK).min(offset / BLOCK + MAX_EXTENT_BLOCKS);
+    let mut out: Vec<Extent> = Vec::new();
+    let mut at = offset;
+    let mut push = |at: &mut u64, blocks: u64, mapped: bool| {
+        let stop = (*at / BLOCK).saturating_add(blocks).saturating_mul(BLOCK).min(end);
+        let len = stop - *at;
+        *at = stop;
+        match out.last_mut() {
+            Some(extent) if extent.mapped == mapped => extent.len += len,
+            _ if len > 0 => out.push(Extent { len, mapped }),
+            _ => {}
+        }
+    };
+    while at < end && at / BLOCK < last {
+        let lba = Lba(at / BLOCK);
+        let empty = crate::lookup::empty_run(cx, target.node, lba).await?;
+        if empty > 0 {
+            push(&mut at, empty, false);
+            continue;
+        }
+        let blocks = (256 - u64::from(lba.slot())).min(end.div_ceil(BLOCK) - lba.0);
+        for mapping in resolve(cx, target.node, lba, blocks as usize).await? {
+            push(&mut at, 1, mapping != Mapping::Hole);
+        }
+    }
+    Ok(Reply::Extents(out))
+}

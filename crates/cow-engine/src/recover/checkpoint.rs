@@ -1,0 +1,223 @@
+//! Reading the checkpoint, the node table that it describes, and the quarantine.
+
+use super::{Journal, read_twice};
+use crate::error::Error;
+use crate::space::load_zone;
+use crate::task::{Cx, join_all};
+use cow_alloc::{AllocError, Allocator};
+use cow_format::checkpoint::{Checkpoint, FLAG_NO_FALLBACK};
+use cow_format::entry::{ENTRY_LEN, NodeEntry, PAGE_ENTRIES};
+use cow_format::geometry::{CHUNK_PAGES, Geometry};
+use cow_format::page::table_crc;
+use cow_format::record::Record;
+use cow_format::superblock::Superblock;
+use cow_format::{Gen, NodeId, Phys, VolumeId};
+use cow_journal::Ring;
+use cow_snaptree::{Counters, Tree};
+
+const WINDOW: usize = 64;
+
+/// A checkpoint, and what was built from it.
+pub(super) struct Found {
+    pub(super) cp: Checkpoint,
+    /// The one before it, while that is a fallback.
+    pub(super) previous: Option<Checkpoint>,
+    pub(super) tree: Tree,
+    pub(super) alloc: Allocator,
+}
+
+/// The newest checkpoint whose node table is intact.
+pub(super) async fn read(cx: &Cx, sb: &Superblock) -> Result<Found, Error> {
+    let mut all = Vec::new();
+    let mut error = Error::Corrupt("no intact checkpoint in any of the four areas".into());
+    for area in 0..4 {
+        match read_area(cx, sb, area).await {
+            Ok(Some(cp)) => all.push(cp),
+            Ok(None) => {}
+            Err(cause) => error = cause,
+        }
+    }
+    all.sort_by_key(|cp| std::cmp::Reverse(cp.seq));
+    let mut candidates = all.into_iter();
+    let Some(newest) = candidates.next() else { return Err(error) };
+    let previous = candidates
+        .next()
+        .filter(|p| p.seq + 1 == newest.seq && newest.flags & FLAG_NO_FALLBACK == 0);
+    let previous = match previous {
+        Some(previous) if reaches(cx, &previous, &newest, sb).await => Some(previous),
+        _ => None,
+    };
+    match build(cx, sb, newest, previous.clone()).await {
+        Ok(found) => Ok(found),
+        // The journal is kept from the tail of the one before: nothing is lost by going back.
+        Err(cause) => match previous {
+            Some(previous) => build(cx, sb, previous, None).await.map_err(|_| cause),
+            None => Err(cause),
+        },
+    }
+}
+
+/// The checkpoint in an area; `None` where there is none, or a torn one.
+async fn read_area(cx: &Cx, sb: &Superblock, area: usize) -> Result<Option<Checkpoint>, Error> {
+    let at = Phys(sb.geometry.cp_start[area]);
+    let tag = sb.pool_tag();
+    for attempt in 0..2 {
+        let head = read_twice(cx, at, 1, attempt > 0, "read of a checkpoint").await?;
+        let Ok(blocks) = Checkpoint::decode_len(&head, tag, at) else { continue };
+        if blocks > sb.geometry.cp_blocks {
+            continue;
+        }
+        let whole =
+            read_twice(cx, at, blocks as usize, attempt > 0, "read of a checkpoint").await?;
+        match Checkpoint::decode(&whole, tag, at) {
+            Ok(cp) if Checkpoint::area(cp.seq) == area => return Ok(Some(cp)),
+            _ => {}
+        }
+    }
+    Ok(None)
+}
+
+async fn build(
+    cx: &Cx,
+    sb: &Superblock,
+    cp: Checkpoint,
+    previous: Option<Checkpoint>,
+) -> Result<Found, Error> {
+    let device_blocks = cx.core().config.device_blocks;
+    if cp.pool_blocks > device_blocks {
+        return Err(Error::Corrupt(format!(
+            "the pool has {} blocks, the file or device below only {device_blocks}: it was cut",
+            cp.pool_blocks
+        )));
+    }
+    let entries = read_table(cx, sb, &cp).await?;
+    let counters = Counters {
+        last_gen: Gen(cp.last_gen),
+        last_node: NodeId(cp.last_node),
+        last_volume: VolumeId(cp.last_volume),
+        last_group: cp.last_group,
+    };
+    let mut tree = Tree::from_entries(entries.into_iter(), counters)?;
+    tree.set_total_slots(cp.pages.len() as u32 * PAGE_ENTRIES as u32);
+    let tag = sb.pool_tag();
+    let alloc = Allocator::new(sb.geometry.clone(), cp.pool_blocks, tag, cp.seq, cp.zones.clone());
+    Ok(Found { cp, previous, tree, alloc })
+}
+
+async fn read_table(
+    cx: &Cx,
+    sb: &Superblock,
+    cp: &Checkpoint,
+) -> Result<Vec<(u32, NodeEntry)>, Error> {
+    let tag = sb.pool_tag();
+    let used: Vec<usize> =
+        (0..cp.pages.len()).filter(|&i| !cp.pages[i].fresh && cp.pages[i].used > 0).collect();
+    let mut entries = Vec::new();
+    for window in used.chunks(WINDOW) {
+        let reads = window.iter().map(|&page| {
+            let desc = cp.pages[page];
+            let chunk = cp.chunks[page / CHUNK_PAGES as usize];
+            let at = Geometry::table_home(chunk, page as u64 % CHUNK_PAGES, desc.home);
+            async move {
+                let mut buf = read_twice(cx, at, 1, false, "read of the node table").await?;
+                if table_crc(&buf, tag, at) != desc.crc {
+                    buf = read_twice(cx, at, 1, true, "read of the node table").await?;
+                }
+                if table_crc(&buf, tag, at) != desc.crc {
+                    let what = format!("node table page {page} at block {at}: checksum mismatch");
+                    return Err(Error::Corrupt(what));
+                }
+                Ok((page, at, buf))
+            }
+        });
+        for result in join_all(reads).await {
+            let (page, at, buf) = result?;
+            for (i, bytes) in buf.chunks_exact(ENTRY_LEN).enumerate() {
+                let entry =
+                    NodeEntry::decode(bytes, at).map_err(|e| Error::Corrupt(e.to_string()))?;
+                if let Some(entry) = entry {
+                    entries.push(((page * PAGE_ENTRIES + i) as u32, entry));
+                }
+            }
+        }
+    }
+    Ok(entries)
+}
+
+fn journal_of(previous: &Checkpoint, journal: &Journal) -> Journal {
+    Journal { tail: previous.tail, fences: journal.fences.clone(), ..*journal }
+}
+
+/// Whether the journal still leads from the tail of `previous` to the one of `cp`. It does not
+/// where `cp` is not the newest that was ever published: then `previous` was let go.
+async fn reaches(cx: &Cx, previous: &Checkpoint, cp: &Checkpoint, sb: &Superblock) -> bool {
+    let journal = Journal {
+        ring: Ring::of(&sb.geometry),
+        pool_tag: sb.pool_tag(),
+        tail: previous.tail,
+        fences: sb.fences.clone(),
+    };
+    let mut reader = journal.reader(cx);
+    let mut at = previous.tail;
+    while at.seq < cp.tail.seq {
+        match reader.next().await {
+            Ok(Some((_, after))) => at = after,
+            _ => return false,
+        }
+    }
+    at == cp.tail
+}
+
+/// Blocks that the fallback needs and the newest checkpoint has freed are not given out: those
+/// of its image, and those that the frames between the two tails name (a block that was written
+/// and overwritten between them is in neither image, yet a fallback would replay it).
+pub(super) async fn quarantine(
+    cx: &Cx,
+    previous: &Checkpoint,
+    journal: &Journal,
+) -> Result<(), Error> {
+    let pages = cx.core().pool()?.alloc.pages_to_diff(previous);
+    for (zone, home) in pages {
+        let Ok(page) = read_twice(cx, home, 1, false, "read of a bitmap page").await else {
+            continue;
+        };
+        load_zone(cx, zone).await?;
+        // A page that was overwritten since: the one before is no fallback any more.
+        let _ = cx.core().pool()?.alloc.quarantine_diff(zone, previous, &page);
+    }
+    let mut reader = journal_of(previous, journal).reader(cx);
+    while let Some((frame, after)) = reader.next().await? {
+        let Some(frame) = frame.filter(|frame| frame.seq < journal.tail.seq) else {
+            if after.seq > journal.tail.seq {
+                break;
+            }
+            continue;
+        };
+        for record in cow_journal::records_of(&frame).unwrap_or_default() {
+            let (phys, blocks) = match record {
+                Record::MapSet { phys, crcs, .. } => (phys, crcs.len() as u64),
+                Record::Move { new, crcs, .. } => (new, crcs.len() as u64),
+                _ => continue,
+            };
+            quarantine_run(cx, phys, blocks).await?;
+        }
+        if after.seq >= journal.tail.seq {
+            break;
+        }
+    }
+    let mut core = cx.core();
+    let cp_seq = core.pool()?.cp.seq;
+    core.fold.batches.push_back((cp_seq, 0));
+    Ok(())
+}
+
+async fn quarantine_run(cx: &Cx, phys: Phys, blocks: u64) -> Result<(), Error> {
+    loop {
+        let result = cx.core().pool()?.alloc.quarantine_run(phys, blocks);
+        match result {
+            Err(AllocError::NeedZone(zone)) => load_zone(cx, zone).await?,
+            // A record that cannot be keeps nothing from being given out.
+            _ => return Ok(()),
+        }
+    }
+}

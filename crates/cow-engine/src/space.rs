@@ -1,0 +1,208 @@
+//! Admission: what an operation may use of the free space (design section 7).
+//!
+//! `free - reserved slop - fold reserve - promised >= need`, before anything is acknowledged. The
+//! fold reserve is what the folds of all unfolded layers may write; so an acknowledged write can
+//! always be folded, and a full pool never wedges. ENOSPC is the answer only when no free is
+//! pending: else the operation asks for a fold and waits, at most for a few checkpoints.
+
+use crate::core::Core;
+use crate::error::{Error, SpaceKind};
+use crate::task::Cx;
+use cow_alloc::{AllocError, Stream};
+use cow_format::geometry::ZONE_BLOCKS;
+use cow_format::{BLOCK_SIZE, Phys};
+
+const MIB_BLOCKS: u64 = (1 << 20) / BLOCK_SIZE as u64;
+/// Blobs, home pages and rounding that no layer counts.
+const FOLD_BASE: u64 = 64;
+/// Publications that an operation waits for before it is refused: one for the kill, one to leave
+/// the quarantine, and those of a fold that was already running.
+const MAX_ROUNDS: usize = 4;
+
+/// How deep an operation may dip into the slop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tier {
+    /// User data: none of it.
+    Data,
+    /// Properties, snapshots, clones: half.
+    Meta,
+    /// TRIM and WRITE_ZEROES: three quarters.
+    Discard,
+}
+
+impl Core {
+    fn slop_blocks(&self) -> u64 {
+        let blocks = self.pool.as_ref().map_or(0, |p| p.pool_blocks);
+        (blocks / 64).clamp(8 * MIB_BLOCKS, 8192 * MIB_BLOCKS)
+    }
+
+    fn reserve_blocks(&self) -> u64 {
+        let Some(pool) = &self.pool else { return 0 };
+        let folding = pool.folding.as_ref().map_or(0, |layers| layers.reserve_blocks());
+        // A kill row for each node with a layer, two blocks as a rule, and what waits to be written.
+        let rows = 2 * pool.active.nodes().count() as u64;
+        let blobs = pool.tree.pending_blobs() as u64;
+        pool.active.reserve_blocks() + folding + rows + blobs + FOLD_BASE + pool.promised
+    }
+
+    /// Blocks that `tier` could still use.
+    fn available(&self, tier: Tier) -> u64 {
+        let Some(pool) = &self.pool else { return 0 };
+        let slop = self.slop_blocks();
+        let kept = match tier {
+            Tier::Data => slop,
+            Tier::Meta => slop / 2,
+            Tier::Discard => slop / 4,
+        };
+        pool.alloc.free_blocks().saturating_sub(kept + self.reserve_blocks())
+    }
+
+    /// Blocks that user data can still take.
+    pub(crate) fn user_free_blocks(&self) -> u64 {
+        self.available(Tier::Data)
+    }
+
+    /// Whether a fold could bring space back.
+    fn free_is_pending(&self) -> bool {
+        self.pool.as_ref().is_some_and(|pool| {
+            self.fold.running
+                || pool.alloc.pending_blocks() > 0
+                || !pool.active.is_empty()
+                || !pool.tree.walkable().is_empty()
+        })
+    }
+
+    /// Gives quarantined blocks back that neither the fallback checkpoint nor a reader needs.
+    pub(crate) fn release_quarantine(&mut self) {
+        let oldest = self.pins.keys().next().copied().unwrap_or(u64::MAX);
+        let Some(pool) = &mut self.pool else { return };
+        let batches = &mut self.fold.batches;
+        let mut upto = None;
+        while let Some(&(cp_seq, publication)) = batches.front() {
+            if cp_seq >= pool.cp.seq || publication > oldest {
+                break;
+            }
+            upto = Some(cp_seq);
+            batches.pop_front();
+        }
+        if let Some(cp_seq) = upto {
+            pool.alloc.release(cp_seq);
+        }
+    }
+}
+
+/// Blocks that are promised to an operation until its records are sequenced.
+pub(crate) struct Promise {
+    cx: Cx,
+    blocks: u64,
+}
+
+impl Promise {
+    /// So many of the blocks were allocated: they have left the free count themselves.
+    pub(crate) fn spend(&mut self, blocks: u64) {
+        let blocks = blocks.min(self.blocks);
+        self.blocks -= blocks;
+        if let Some(pool) = &mut self.cx.core().pool {
+            pool.promised -= blocks;
+        }
+    }
+}
+
+impl Drop for Promise {
+    fn drop(&mut self) {
+        if let Some(pool) = &mut self.cx.core().pool {
+            pool.promised -= self.blocks;
+        }
+    }
+}
+
+/// Waits until `data + map` blocks are there for `tier`. `data` blocks are about to be allocated
+/// (they leave the free count themselves); `map` blocks are the fold reserve to come.
+pub(crate) async fn admit(cx: &Cx, data: u64, map: u64, tier: Tier) -> Result<Promise, Error> {
+    let mut rounds = 0;
+    loop {
+        {
+            let mut core = cx.core();
+            core.writable()?;
+            if core.available(tier) >= data + map {
+                let blocks = data + map;
+                core.writable()?.promised += blocks;
+                return Ok(Promise { cx: cx.clone(), blocks });
+            }
+            if core.fold.stalled {
+                return Err(Error::NoSpace(SpaceKind::Below));
+            }
+            let walking = core.pool.as_ref().is_some_and(|p| !p.tree.walkable().is_empty());
+            if (rounds >= MAX_ROUNDS && !walking) || !core.free_is_pending() {
+                return Err(Error::NoSpace(SpaceKind::Pool));
+            }
+            core.fold.wanted = true;
+        }
+        cx.wait(|core| &mut core.fold_wait).await;
+        rounds += 1;
+    }
+}
+
+/// Allocates up to `want` contiguous blocks, loading bitmap pages as needed.
+pub(crate) async fn allocate(cx: &Cx, stream: Stream, want: u32) -> Result<(Phys, u32), Error> {
+    loop {
+        let zone = {
+            let mut core = cx.core();
+            match core.pool()?.alloc.alloc(stream, want) {
+                Ok(run) => return Ok(run),
+                Err(AllocError::NeedZone(zone)) => zone,
+                Err(_) => return Err(Error::NoSpace(SpaceKind::Pool)),
+            }
+        };
+        load_zone(cx, zone).await?;
+    }
+}
+
+/// Brings the bitmap page of `zone` into memory.
+pub(crate) async fn load_zone(cx: &Cx, zone: u64) -> Result<(), Error> {
+    let mut tries = 0;
+    loop {
+        let home = {
+            let mut core = cx.core();
+            let alloc = &mut core.pool()?.alloc;
+            if alloc.is_resident(zone) {
+                return Ok(());
+            }
+            match alloc.page_to_load(zone) {
+                None => {
+                    alloc.load_fresh(zone).map_err(|e| Error::Corrupt(e.to_string()))?;
+                    return Ok(());
+                }
+                Some(home) => home,
+            }
+        };
+        let page = cx.read(home, 1, tries > 0).await;
+        let mut core = cx.core();
+        let alloc = &mut core.pool()?.alloc;
+        if alloc.is_resident(zone) {
+            return Ok(());
+        }
+        if alloc.page_to_load(zone) != Some(home) {
+            continue;
+        }
+        let error = match page {
+            Ok(page) => match alloc.load_zone(zone, &page) {
+                Ok(()) => return Ok(()),
+                Err(error) => Error::Corrupt(error.to_string()),
+            },
+            Err(failure) => {
+                let offset = home.byte_offset();
+                Error::Io { errno: failure.errno, op: "read of a bitmap page", offset }
+            }
+        };
+        tries += 1;
+        if tries == 3 {
+            return Err(error);
+        }
+    }
+}
+
+/// The zone of a block.
+pub(crate) fn zone_of(phys: Phys) -> u64 {
+    phys.0 / ZONE_BLOCKS
+}

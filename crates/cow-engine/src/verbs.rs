@@ -1,0 +1,451 @@
+//! Verbs on the snapshot tree: plan, sequence, flush, answer. Each costs one frame and one device
+//! flush, whatever the size of the volume.
+
+use crate::api::{Reply, SnapOptions, SnapTarget};
+use crate::core::{Core, OpResult, Pool, SequenceError};
+use crate::error::Error;
+use crate::flush::flush_to;
+use crate::fold::fold_now;
+use crate::loading::load_props;
+use crate::locks::lock_range;
+use crate::space::{Tier, admit};
+use crate::task::Cx;
+use cow_format::entry::NodeKind;
+use cow_format::record::{PropChange, Record, Replaced};
+use cow_format::{BLOCK_SIZE, FrameSeq, Lba, NodeId};
+use cow_journal::Reserve;
+use cow_snaptree::{Tree, TreeError};
+
+/// Layers on a path that an early fold is asked for at, and that the next snapshot waits at.
+const EARLY_FOLD_LAYERS: usize = 8;
+const MAX_LAYERS: usize = 64;
+/// The same for nodes that no fold has seen, most of which have no layer.
+const EARLY_FOLD_NODES: usize = 512;
+const MAX_NODES: usize = 4096;
+
+/// What a plan may use.
+type Plan<'a> = dyn Fn(&mut Core) -> Result<Vec<Record>, TreeError> + 'a;
+
+fn tree(core: &mut Core) -> Result<&mut Tree, TreeError> {
+    match &mut core.pool {
+        Some(pool) => Ok(&mut pool.tree),
+        None => Err(TreeError::Invalid("the pool is not open".into())),
+    }
+}
+
+/// Plans, sequences and flushes. `blocks` is what the fold will need for it.
+async fn commit(
+    cx: &Cx,
+    blocks: Option<u64>,
+    reserve: Reserve,
+    plan: &Plan<'_>,
+) -> Result<Vec<Record>, Error> {
+    let promise = match blocks {
+        Some(blocks) => Some(admit(cx, 0, blocks, Tier::Meta).await?),
+        None => None,
+    };
+    let mut rounds = 0;
+    let (records, seq) = loop {
+        let unloaded = {
+            let mut core = cx.core();
+            core.writable()?;
+            match plan(&mut core) {
+                Ok(records) => match core.sequence(&records, reserve) {
+                    Ok(seq) => break (records, seq),
+                    Err(SequenceError::Refused(error)) => return Err(error),
+                    Err(SequenceError::RingFull) => None,
+                },
+                Err(TreeError::NotLoaded(id)) => Some(id),
+                // The next fold adds a chunk to the table, if there is room for one.
+                Err(TreeError::NoSlots) if rounds < 2 => None,
+                Err(error) => return Err(error.into()),
+            }
+        };
+        match unloaded {
+            Some(id) => load_props(cx, id).await?,
+            None => {
+                rounds += 1;
+                fold_now(cx).await?;
+            }
+        }
+    };
+    drop(promise);
+    flush_to(cx, seq).await?;
+    Ok(records)
+}
+
+/// Waits while too many unfolded layers lie on the path of `node`.
+async fn wait_for_depth(cx: &Cx, name: &str) -> Result<(), Error> {
+    loop {
+        {
+            let mut core = cx.core();
+            let pool = core.pool()?;
+            let Ok(node) = pool.tree.resolve(name) else { return Ok(()) };
+            let (layers, nodes) = pool.depth(node);
+            if layers >= EARLY_FOLD_LAYERS || nodes >= EARLY_FOLD_NODES {
+                core.fold.soon = true;
+            }
+            if layers < MAX_LAYERS && nodes < MAX_NODES {
+                return Ok(());
+            }
+        }
+        fold_now(cx).await?;
+    }
+}
+
+impl Pool {
+    /// Nodes on the path of `node` that no fold has seen, and how many of them have a layer.
+    fn depth(&self, node: NodeId) -> (usize, usize) {
+        let (chain, _, _) = self.layer_chain(node);
+        let (mut nodes, mut at) = (0, node);
+        while let Some(current) = self.tree.node(at).filter(|n| !n.rooted && nodes < MAX_NODES) {
+            nodes += 1;
+            at = current.entry.parent;
+        }
+        (chain.len(), nodes)
+    }
+
+    /// Whether a head still is what its parent is, and that is there to stay: of a deleted parent
+    /// the head is all that is left.
+    fn is_unchanged(&self, head: NodeId) -> bool {
+        let Some(node) = self.tree.node(head) else { return false };
+        let Some(parent) = self.tree.node(node.entry.parent) else { return false };
+        if !parent.is_live() {
+            return false;
+        }
+        if self.has_layer(head) || node.entry.size_bytes != parent.entry.size_bytes {
+            return false;
+        }
+        !node.rooted || (parent.rooted && node.entry.root == parent.entry.root)
+    }
+}
+
+pub(crate) async fn create_volume(
+    cx: &Cx,
+    name: String,
+    size_bytes: u64,
+    props: Vec<(String, String)>,
+) -> OpResult {
+    commit(cx, Some(8), Reserve::Normal, &|core| {
+        let wall_ns = core.wall_ns;
+        tree(core)?.plan_create_volume(&name, size_bytes, &props, wall_ns)
+    })
+    .await?;
+    resolve(cx, &name).map(Reply::Node)
+}
+
+pub(crate) async fn snapshot(cx: &Cx, targets: Vec<SnapTarget>, options: SnapOptions) -> OpResult {
+    for target in &targets {
+        wait_for_depth(cx, &target.volume).await?;
+    }
+    let names: Vec<(&str, &str)> = pairs(&targets);
+    let options = cow_snaptree::SnapOptions {
+        kind: options.kind,
+        consistency: options.consistency,
+        expiry_ns: options.expiry_ns,
+        props: options.props,
+    };
+    let blocks = 8 + 2 * targets.len() as u64;
+    commit(cx, Some(blocks), Reserve::Normal, &|core| {
+        let wall_ns = core.wall_ns;
+        tree(core)?.plan_snapshot(&names, &options, wall_ns)
+    })
+    .await?;
+    let nodes = targets
+        .iter()
+        .map(|t| resolve(cx, &format!("{}@{}", t.volume, t.snapshot)))
+        .collect::<Result<_, _>>()?;
+    Ok(Reply::Nodes(nodes))
+}
+
+fn pairs(targets: &[SnapTarget]) -> Vec<(&str, &str)> {
+    targets.iter().map(|t| (t.volume.as_str(), t.snapshot.as_str())).collect()
+}
+
+fn resolve(cx: &Cx, name: &str) -> Result<NodeId, Error> {
+    Ok(cx.core().pool()?.tree.resolve(name)?)
+}
+
+pub(crate) async fn rollback(
+    cx: &Cx,
+    targets: Vec<SnapTarget>,
+    discard_current: bool,
+    force: bool,
+) -> OpResult {
+    let names: Vec<(&str, &str)> = pairs(&targets);
+    for (volume, _) in &names {
+        wait_for_depth(cx, volume).await?;
+    }
+    let records = commit(cx, None, Reserve::Privileged, &|core| {
+        let wall_ns = core.wall_ns;
+        for (volume, _) in &names {
+            refuse_writers(core, volume, force)?;
+        }
+        let pool = core.pool.as_ref().ok_or(TreeError::Invalid("not open".into()))?;
+        let unchanged = |head| pool.is_unchanged(head);
+        let records = pool.tree.plan_rollback(&names, discard_current, wall_ns, unchanged)?;
+        Ok(spare_open_nodes(core, records))
+    })
+    .await?;
+    rolled_back(cx, &records)
+}
+
+pub(crate) async fn undo(cx: &Cx, volume: String, force: bool) -> OpResult {
+    wait_for_depth(cx, &volume).await?;
+    let records = commit(cx, None, Reserve::Privileged, &|core| {
+        let wall_ns = core.wall_ns;
+        refuse_writers(core, &volume, force)?;
+        let records = tree(core)?.plan_undo(&volume, wall_ns)?;
+        Ok(spare_open_nodes(core, records))
+    })
+    .await?;
+    rolled_back(cx, &records)
+}
+
+/// Old undo snapshots that a client reads are not deleted on the way.
+fn spare_open_nodes(core: &Core, mut records: Vec<Record>) -> Vec<Record> {
+    for record in &mut records {
+        if let Record::NodeDelete { nodes } = record {
+            nodes.retain(|node| !core.exports.values().any(|e| e.snapshot == Some(*node)));
+        }
+    }
+    records.retain(|record| !matches!(record, Record::NodeDelete { nodes } if nodes.is_empty()));
+    records
+}
+
+/// Asked in the same step in which the rollback is sequenced: nobody can open in between.
+fn refuse_writers(core: &mut Core, volume: &str, force: bool) -> Result<(), TreeError> {
+    let found = tree(core)?.volume_by_name(volume);
+    let id = found.ok_or_else(|| TreeError::NotFound(volume.into()))?;
+    let (_, writers) = core.users(id, None);
+    if writers > 0 && !force {
+        return Err(TreeError::Busy(format!(
+            "volume {volume} is open for writing by {writers} client(s)"
+        )));
+    }
+    Ok(())
+}
+
+fn rolled_back(cx: &Cx, records: &[Record]) -> OpResult {
+    let mut core = cx.core();
+    // From here on older exports are stale; who waits for a lock or for space learns it.
+    core.notify(|core| &mut core.lock_wait);
+    let pool = core.pool()?;
+    let mut kept = Vec::new();
+    for record in records {
+        let Record::Rollback { members, .. } = record else { continue };
+        for member in members {
+            let Replaced::Kept { name, .. } = &member.replaced else {
+                kept.push(None);
+                continue;
+            };
+            let node = pool.tree.snapshot_by_name(member.volume, name);
+            let full = node.and_then(|node| pool.tree.full_name(node)).zip(node);
+            kept.push(full);
+        }
+    }
+    Ok(Reply::RolledBack(kept))
+}
+
+pub(crate) async fn clone(
+    cx: &Cx,
+    source: SnapTarget,
+    name: String,
+    props: Vec<(String, String)>,
+) -> OpResult {
+    wait_for_depth(cx, &format!("{}@{}", source.volume, source.snapshot)).await?;
+    commit(cx, Some(8), Reserve::Normal, &|core| {
+        let wall_ns = core.wall_ns;
+        let from = (source.volume.as_str(), source.snapshot.as_str());
+        tree(core)?.plan_clone(from, &name, &props, wall_ns)
+    })
+    .await?;
+    resolve(cx, &name).map(Reply::Node)
+}
+
+pub(crate) async fn delete(
+    cx: &Cx,
+    names: Vec<String>,
+    recursive: bool,
+    dry_run: bool,
+) -> OpResult {
+    let list: Vec<&str> = names.iter().map(String::as_str).collect();
+    if dry_run {
+        fold_now(cx).await?;
+    }
+    let ids = cx.core().pool()?.tree.delete_set(&list, recursive)?;
+    for &id in &ids {
+        load_props(cx, id).await?;
+    }
+    let size = crate::query::set_size(cx, &ids).await?;
+    // What would be refused is refused in a dry run too.
+    let plan = |core: &mut Core| -> Result<Vec<Record>, TreeError> {
+        refuse_users(core, &ids)?;
+        tree(core)?.plan_delete_nodes(&ids)
+    };
+    if dry_run {
+        plan(&mut cx.core())?;
+    } else {
+        commit(cx, None, Reserve::Privileged, &plan).await?;
+        cx.core().fold.soon = true;
+    }
+    Ok(Reply::Deleted(size))
+}
+
+fn refuse_users(core: &mut Core, ids: &[NodeId]) -> Result<(), TreeError> {
+    for &id in ids {
+        let Some((volume, is_head)) = core
+            .pool
+            .as_ref()
+            .and_then(|pool| pool.tree.node(id))
+            .map(|node| (node.entry.volume, node.entry.kind == NodeKind::Head))
+        else {
+            continue;
+        };
+        let (readers, writers) = core.users(volume, (!is_head).then_some(id));
+        if readers + writers > 0 {
+            let name = tree(core)?.full_name(id).unwrap_or_default();
+            let users = readers + writers;
+            return Err(TreeError::Busy(format!("{name} is open by {users} client(s)")));
+        }
+    }
+    Ok(())
+}
+
+pub(crate) async fn rename(cx: &Cx, name: String, to: String) -> OpResult {
+    commit(cx, Some(8), Reserve::Normal, &|core| tree(core)?.plan_rename(&name, &to)).await?;
+    Ok(Reply::Done)
+}
+
+pub(crate) async fn set_props(cx: &Cx, name: String, changes: Vec<PropChange>) -> OpResult {
+    commit(cx, Some(8), Reserve::Normal, &|core| tree(core)?.plan_set_props(&name, &changes))
+        .await?;
+    Ok(Reply::Done)
+}
+
+pub(crate) async fn hold(cx: &Cx, name: String, tag: String, set: bool) -> OpResult {
+    commit(cx, Some(8), Reserve::Normal, &|core| tree(core)?.plan_hold(&name, &tag, set)).await?;
+    Ok(Reply::Done)
+}
+
+pub(crate) async fn get_props(cx: &Cx, name: String) -> OpResult {
+    let id = match name.as_str() {
+        "" => cow_snaptree::POOL_NODE,
+        _ => resolve(cx, &name)?,
+    };
+    load_props(cx, id).await?;
+    let mut core = cx.core();
+    let (mut props, mut holds) = (Vec::new(), Vec::new());
+    if let Some(found) = core.pool()?.tree.node(id).and_then(|node| node.props()) {
+        props = found.map.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
+        holds = found.holds.iter().cloned().collect();
+    }
+    Ok(Reply::Props { props, holds })
+}
+
+pub(crate) async fn resize(cx: &Cx, volume: String, size_bytes: u64, shrink: bool) -> OpResult {
+    let block = BLOCK_SIZE as u64;
+    let old = {
+        let mut core = cx.core();
+        let node = resolve_in(&mut core, &volume)?;
+        core.pool()?.tree.node(node).map_or(0, |n| n.entry.size_bytes)
+    };
+    let mut _turn = None;
+    if size_bytes < old && shrink {
+        // Nobody writes to what is cut off until that has happened.
+        let id = cx.core().pool()?.tree.volume_by_name(&volume);
+        let id = id.ok_or_else(|| Error::NotFound(volume.clone()))?;
+        let (first, end) = (size_bytes / block, old.div_ceil(block));
+        _turn = Some(lock_range(cx, id, first, end, true).await);
+        if !size_bytes.is_multiple_of(block) {
+            // What is cut off inside the last block must not come back when the volume grows.
+            let end = size_bytes.next_multiple_of(block).min(old);
+            zero_tail(cx, &volume, size_bytes, end).await?;
+        }
+    }
+    commit(cx, Some(16), Reserve::Normal, &|core| {
+        let tree = tree(core)?;
+        let mut records = tree.plan_resize(&volume, size_bytes, shrink)?;
+        let head = tree.resolve(&volume)?;
+        let old = tree.node(head).map_or(0, |n| n.entry.size_bytes);
+        let (keep, had) = (size_bytes.div_ceil(block), old.div_ceil(block));
+        if keep < had
+            && let Some(id) = tree.volume_by_name(&volume)
+        {
+            let clear = Record::MapClear { volume: id, lba: Lba(keep), blocks: had - keep };
+            records.insert(0, clear);
+        }
+        Ok(records)
+    })
+    .await?;
+    Ok(Reply::Done)
+}
+
+fn resolve_in(core: &mut Core, name: &str) -> Result<NodeId, Error> {
+    Ok(core.pool()?.tree.resolve(name)?)
+}
+
+async fn zero_tail(cx: &Cx, volume: &str, from: u64, to: u64) -> Result<(), Error> {
+    let opened = cx.core().open_export(volume, true)?;
+    let Reply::Export { export, .. } = opened else { return Ok(()) };
+    let result = crate::write::zero_inside_block(cx, export, from, to).await;
+    cx.core().exports.remove(&export);
+    result.map(|_| ())
+}
+
+/// Makes the pool larger: the file below first, durably, then the record, then its use.
+pub(crate) async fn grow_pool(cx: &Cx, blocks: u64) -> OpResult {
+    {
+        let mut core = cx.core();
+        let pool = core.writable()?;
+        if blocks < pool.pool_blocks {
+            return Err(Error::Invalid("size: a pool cannot shrink".into()));
+        }
+        let limit = pool.sb.geometry.limit_blocks;
+        if blocks > limit {
+            let bytes = limit * BLOCK_SIZE as u64;
+            return Err(Error::Limit(format!("this pool can grow to {bytes} bytes")));
+        }
+    }
+    cx.grow(blocks).await.map_err(|failure| match failure.errno {
+        28 | 122 => Error::NoSpace(crate::error::SpaceKind::Below),
+        errno => Error::Io { errno, op: "growing the pool", offset: 0 },
+    })?;
+    let seq = loop {
+        // Not while a fold runs: its checkpoint describes the zones as they were.
+        while cx.core().fold.running {
+            cx.wait(|core| &mut core.fold_wait).await;
+        }
+        if let Some(seq) = sequence_growth(cx, blocks)? {
+            break seq;
+        }
+        fold_now(cx).await?;
+    };
+    flush_to(cx, seq).await?;
+    fold_now(cx).await?;
+    Ok(Reply::Done)
+}
+
+/// Sequences a growth and applies it; `None` while the journal has no room.
+fn sequence_growth(cx: &Cx, blocks: u64) -> Result<Option<FrameSeq>, Error> {
+    let mut core = cx.core();
+    core.config.device_blocks = core.config.device_blocks.max(blocks);
+    match core.sequence(&[Record::PoolGrow { blocks }], Reserve::Normal) {
+        Ok(seq) => {
+            core.pool()?.grow_to(blocks);
+            Ok(Some(seq))
+        }
+        Err(SequenceError::Refused(error)) => Err(error),
+        Err(SequenceError::RingFull) => Ok(None),
+    }
+}
+
+/// Waits until nothing that was deleted is being walked.
+pub(crate) async fn wait_reclaim(cx: &Cx) -> OpResult {
+    loop {
+        fold_now(cx).await?;
+        if cx.core().pool()?.tree.walkable().is_empty() {
+            return Ok(Reply::Done);
+        }
+    }
+}
