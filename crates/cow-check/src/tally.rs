@@ -1,0 +1,140 @@
+//! What a walk counts, and what the node table says of it (I6).
+
+use crate::context::Cx;
+use crate::report::Structure;
+use crate::tree::{gen_of, is_walking, name_of};
+use cow_format::entry::Count;
+use cow_format::{Gen, NodeId};
+use cow_snaptree::{Row, Tree};
+use std::collections::{BTreeMap, HashMap};
+
+/// Counts of one node, from its comparison with the node above.
+#[derive(Default)]
+pub(crate) struct Tally {
+    /// Pointers that it has and the node above has not.
+    pub(crate) gained: Count,
+    /// Those of them born by itself.
+    pub(crate) own: Count,
+    /// Pointers that the node above has and it has not, by birth.
+    pub(crate) lost: BTreeMap<Gen, Count>,
+    /// Something could not be followed: the counts say nothing.
+    pub(crate) inexact: bool,
+}
+
+/// Counts of the pool.
+#[derive(Default)]
+pub(crate) struct Sums {
+    /// Blocks born in a node that are allocated.
+    pub(crate) born: HashMap<NodeId, Count>,
+    /// Blocks that a node maps; none where that is not known.
+    mapped: HashMap<NodeId, Option<Count>>,
+    /// All of them.
+    pub(crate) total: Count,
+}
+
+pub(crate) fn bump(count: &mut Count, is_map: bool) {
+    *if is_map { &mut count.map } else { &mut count.data } += 1;
+}
+
+fn text(count: Count) -> String {
+    format!("{} data blocks and {} map nodes", count.data, count.map)
+}
+
+/// Sum of the cells with `above < birth <= to`.
+fn sum(cells: impl Iterator<Item = (Gen, Count)>, above: Gen, to: Gen) -> Count {
+    cells.filter(|(birth, _)| *birth > above && *birth <= to).fold(
+        Count::default(),
+        |sum, (_, c)| Count {
+            data: sum.data.saturating_add(c.data),
+            map: sum.map.saturating_add(c.map),
+        },
+    )
+}
+
+impl Sums {
+    /// Compares what was counted of `id` against `above` with its entry and its kill row.
+    pub(crate) fn settle(
+        &mut self,
+        cx: &mut Cx<'_>,
+        tree: &Tree,
+        id: NodeId,
+        above: Option<NodeId>,
+        tally: &Tally,
+        row: Option<&Row>,
+    ) {
+        let Some(node) = tree.node(id) else { return };
+        let parent = node.entry.parent;
+        let base = match above {
+            None => Some(Count::default()),
+            Some(above) => self.mapped.get(&above).copied().flatten(),
+        };
+        let lost = sum(tally.lost.iter().map(|(&b, &c)| (b, c)), Gen(0), Gen(u32::MAX));
+        let mapped = base.filter(|_| !tally.inexact).and_then(|base| {
+            Some(Count {
+                data: (base.data + tally.gained.data).checked_sub(lost.data)?,
+                map: (base.map + tally.gained.map).checked_sub(lost.map)?,
+            })
+        });
+        self.mapped.insert(id, mapped);
+        let mut compare = |name: &str, found: Count, stored: Count| {
+            if found != stored {
+                let what = format!("{name}: {}, a walk finds {}", text(stored), text(found));
+                cx.corrupt(Structure::Counter, name_of(tree, id), what);
+            }
+        };
+        if let Some(mapped) = mapped {
+            compare("mapped", mapped, node.entry.mapped);
+        }
+        if tally.inexact {
+            return;
+        }
+        compare("own", tally.own, node.entry.own);
+        let Some(row) = row else { return };
+        if is_walking(tree, parent) {
+            return;
+        }
+        compare_row(cx, tree, id, tally, row);
+        let (parent_node, above) = (tree.node(parent), gen_of(tree, grandparent(tree, parent)));
+        if let Some(parent_node) = parent_node.filter(|node| node.children.len() == 1) {
+            let unique = parent_node.entry.unique;
+            let found = sum(row.cells(), above, parent_node.entry.label_gen);
+            let unknown = Count { data: u64::MAX, map: u64::MAX };
+            if unique != unknown && unique != found {
+                let what = format!("unique: {}, a walk finds {}", text(unique), text(found));
+                cx.corrupt(Structure::Counter, name_of(tree, parent), what);
+            }
+        }
+    }
+
+    /// Compares what was born in each node.
+    pub(crate) fn settle_born(&self, cx: &mut Cx<'_>, tree: &Tree) {
+        for node in tree.iter().filter(|node| node.entry.id != cow_snaptree::POOL_NODE) {
+            let id = node.entry.id;
+            let found = self.born.get(&id).copied().unwrap_or_default();
+            if found != node.entry.born {
+                let (stored, found) = (text(node.entry.born), text(found));
+                let what = format!("born: {stored}, a walk finds {found}");
+                cx.corrupt(Structure::Counter, name_of(tree, id), what);
+            }
+        }
+    }
+}
+
+fn grandparent(tree: &Tree, parent: NodeId) -> Option<NodeId> {
+    tree.node(parent).map(|node| node.entry.parent)
+}
+
+fn compare_row(cx: &mut Cx<'_>, tree: &Tree, id: NodeId, tally: &Tally, row: &Row) {
+    let stored: BTreeMap<Gen, Count> = row.cells().collect();
+    let births: std::collections::BTreeSet<Gen> =
+        stored.keys().chain(tally.lost.keys()).copied().collect();
+    for birth in births {
+        let stored = stored.get(&birth).copied().unwrap_or_default();
+        let found = tally.lost.get(&birth).copied().unwrap_or_default();
+        if stored != found {
+            let (stored, found) = (text(stored), text(found));
+            let what = format!("deaths of birth {birth}: {stored}, a walk finds {found}");
+            cx.corrupt(Structure::KillRow, name_of(tree, id), what);
+        }
+    }
+}
