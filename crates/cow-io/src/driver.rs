@@ -1,0 +1,37 @@
+//! The interface of the drivers.
+
+use crate::notify::Notifier;
+use crate::request::{IoDone, IoRequest};
+use std::time::Duration;
+
+/// Does requests on one image. Used by exactly one thread: it may be opened elsewhere, but
+/// belongs to the thread of the first `kick` or `wait`.
+///
+/// Dropping it waits for what the kernel or a worker has begun, and drops the rest unbegun.
+pub trait Driver: Send {
+    /// Takes a request on. It may only be queued until `kick` or `wait`. Never blocks for long.
+    /// Every request comes back through `wait`, those refused at once included.
+    fn submit(&mut self, request: IoRequest);
+
+    /// Pushes what is queued to the kernel or the workers.
+    fn kick(&mut self);
+
+    /// Does what `kick` does, then waits until there are completions, a notification, or
+    /// `timeout` is over (`None`: for ever; zero: looks and returns). Appends the completions to
+    /// `done`. It may return without any, and never spins.
+    fn wait(&mut self, done: &mut Vec<IoDone>, timeout: Option<Duration>);
+
+    /// A handle to wake `wait` from another thread.
+    fn notifier(&self) -> Notifier;
+
+    /// How many requests were submitted whose completions have not been taken.
+    fn in_flight(&self) -> usize;
+
+    /// `"io_uring"` or `"threads"`.
+    fn name(&self) -> &'static str;
+
+    /// Why [`crate::DriverChoice::Auto`] did not take io_uring, if it did not.
+    fn fallback_reason(&self) -> Option<&str> {
+        None
+    }
+}

@@ -1,0 +1,272 @@
+//! One request under way: what it owns, how far it has come, and what a result from the kernel
+//! means for it. Both drivers run requests through this, so they cannot differ in it.
+//!
+//! Progress is counted in whole blocks. A transfer that ends inside a block is taken up again at
+//! the beginning of that block, because a direct one may not start anywhere else; if it then
+//! gets no further, the image ends there.
+
+use crate::error::{END_OF_IMAGE, IoError, OpKind};
+use crate::image::Image;
+use crate::request::{IoDone, IoOp, IoRequest};
+use crate::vector::WriteVector;
+use cow_format::{BLOCK_SIZE, Buf};
+
+/// How often a request is tried again before its error is believed.
+const MAX_RETRIES: u32 = 64;
+
+/// A request and its progress.
+#[derive(Debug)]
+pub(crate) struct Op {
+    tag: u64,
+    kind: OpKind,
+    offset: u64,
+    retries: u32,
+    pub(crate) body: Body,
+}
+
+/// What the request needs to have done.
+#[derive(Debug)]
+pub(crate) enum Body {
+    /// Fill `buf` from byte `done` on.
+    Read {
+        /// The destination.
+        buf: Buf,
+        /// How much of it is filled.
+        done: usize,
+    },
+    /// Write what is left of the vector.
+    Write {
+        /// The data.
+        vector: WriteVector,
+        /// How much of it is written.
+        done: u64,
+    },
+    /// `fdatasync`.
+    Flush,
+    /// `fallocate` with this mode.
+    Fallocate {
+        /// The flags.
+        mode: i32,
+        /// How many bytes.
+        len: u64,
+    },
+    /// `BLKDISCARD`, which blocks.
+    DiscardDevice {
+        /// How many bytes.
+        len: u64,
+    },
+    /// Grow the image, which blocks.
+    Grow,
+    /// Nothing is to be done.
+    Nothing,
+}
+
+/// What follows from a result.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// The request is over.
+    Done(Result<(), IoError>),
+    /// There is more to do: issue it again.
+    Again,
+}
+
+impl Op {
+    /// Takes a request on, or completes it at once if it is not permissible.
+    pub(crate) fn new(image: &Image, request: IoRequest) -> Result<Self, IoDone> {
+        let IoRequest { tag, op } = request;
+        if let Err(error) = op.check(image.is_read_only()) {
+            let buf = if let IoOp::Read { buf, .. } = op { Some(buf) } else { None };
+            return Err(IoDone { tag, result: Err(error), buf });
+        }
+        let kind = op.kind();
+        let (offset, body) = Self::plan(image, op);
+        Ok(Self { tag, kind, offset, retries: 0, body })
+    }
+
+    fn plan(image: &Image, op: IoOp) -> (u64, Body) {
+        const PUNCH: i32 = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+        match op {
+            IoOp::Read { offset, buf } => (offset, Body::Read { buf, done: 0 }),
+            IoOp::Write { offset, bufs } => {
+                (offset, Body::Write { vector: WriteVector::new(bufs), done: 0 })
+            }
+            IoOp::Flush => (0, Body::Flush),
+            IoOp::Discard { offset, len: 0 } | IoOp::Allocate { offset, len: 0 } => {
+                (offset, Body::Nothing)
+            }
+            IoOp::Discard { offset, len } if image.is_block_device() => {
+                (offset, Body::DiscardDevice { len })
+            }
+            IoOp::Discard { offset, len } => (offset, Body::Fallocate { mode: PUNCH, len }),
+            IoOp::Allocate { offset, .. } if image.is_block_device() => (offset, Body::Nothing),
+            IoOp::Allocate { offset, len } => {
+                (offset, Body::Fallocate { mode: libc::FALLOC_FL_KEEP_SIZE, len })
+            }
+            IoOp::Grow { len } => (len, Body::Grow),
+        }
+    }
+
+    /// Whether nothing is left to do: an empty transfer, or nothing to begin with.
+    pub(crate) fn is_complete(&self) -> bool {
+        match &self.body {
+            Body::Read { buf, done } => *done == buf.len(),
+            Body::Write { vector, .. } => vector.left() == 0,
+            Body::Nothing => true,
+            _ => false,
+        }
+    }
+
+    /// Whether only a blocking call can do it.
+    pub(crate) fn must_block(&self) -> bool {
+        matches!(self.body, Body::DiscardDevice { .. } | Body::Grow)
+    }
+
+    /// Whether the kernel has refused it for the moment at least once.
+    pub(crate) fn was_refused(&self) -> bool {
+        self.retries > 0
+    }
+
+    /// Where the next transfer begins.
+    pub(crate) fn position(&self) -> u64 {
+        match &self.body {
+            Body::Read { done, .. } => self.offset + *done as u64,
+            Body::Write { done, .. } => self.offset + *done,
+            _ => self.offset,
+        }
+    }
+
+    /// Digests the kernel's answer: a count (or zero), or an error number negated.
+    pub(crate) fn digest(&mut self, answer: i64) -> Step {
+        if answer < 0 {
+            return self.refused(i32::try_from(-answer).unwrap_or(libc::EIO));
+        }
+        let whole = answer as u64 / BLOCK_SIZE as u64 * BLOCK_SIZE as u64;
+        let stuck = whole == 0 && !self.is_complete();
+        match &mut self.body {
+            Body::Read { .. } if stuck => return self.fail(END_OF_IMAGE),
+            Body::Write { .. } if stuck && answer == 0 => return self.fail(libc::EIO),
+            Body::Write { .. } if stuck => return self.refused(libc::EAGAIN),
+            Body::Read { buf, done } => {
+                *done += whole as usize;
+                assert!(*done <= buf.len(), "more was read than asked for");
+            }
+            Body::Write { vector, done } => {
+                *done += whole;
+                vector.advance(whole);
+            }
+            _ => return Step::Done(Ok(())),
+        }
+        if self.is_complete() { Step::Done(Ok(())) } else { Step::Again }
+    }
+
+    fn refused(&mut self, errno: i32) -> Step {
+        let passing = matches!(errno, libc::EINTR | libc::EAGAIN | libc::EBUSY);
+        if !passing || self.kind == OpKind::Flush || self.retries == MAX_RETRIES {
+            return self.fail(errno);
+        }
+        self.retries += 1;
+        Step::Again
+    }
+
+    fn fail(&self, errno: i32) -> Step {
+        Step::Done(Err(self.error(errno)))
+    }
+
+    /// An error of this request.
+    pub(crate) fn error(&self, errno: i32) -> IoError {
+        IoError { op: self.kind, offset: self.offset, errno }
+    }
+
+    /// The completion that names this request and gives nothing back.
+    pub(crate) fn lost(&self, errno: i32) -> IoDone {
+        IoDone { tag: self.tag, result: Err(self.error(errno)), buf: None }
+    }
+
+    /// Ends the request and gives the buffer of a read back.
+    pub(crate) fn finish(self, result: Result<(), IoError>) -> IoDone {
+        let buf = if let Body::Read { buf, .. } = self.body { Some(buf) } else { None };
+        IoDone { tag: self.tag, result, buf }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::create::CreateOptions;
+    use cow_format::BufSlice;
+
+    const BLOCK: i64 = BLOCK_SIZE as i64;
+
+    fn op(op: IoOp) -> Op {
+        let dir = tempfile::tempdir().unwrap();
+        let image = Image::create(dir.path().join("image"), 0, &CreateOptions::default()).unwrap();
+        Op::new(&image, IoRequest { tag: 7, op }).unwrap()
+    }
+
+    fn read(blocks: usize) -> Op {
+        op(IoOp::Read { offset: 8192, buf: Buf::zeroed(blocks) })
+    }
+
+    fn write(blocks: usize) -> Op {
+        op(IoOp::Write { offset: 8192, bufs: vec![BufSlice::whole(Buf::zeroed(blocks))] })
+    }
+
+    fn errno(step: Step) -> i32 {
+        match step {
+            Step::Done(Err(error)) => error.errno,
+            other => panic!("expected an error: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn short_transfers_go_on_at_a_block() {
+        for mut op in [read(4), write(4)] {
+            assert_eq!(op.digest(BLOCK), Step::Again);
+            assert_eq!(op.position(), 8192 + 4096);
+            assert_eq!(op.digest(BLOCK + 700), Step::Again);
+            assert_eq!(op.position(), 8192 + 2 * 4096);
+            assert_eq!(op.digest(2 * BLOCK), Step::Done(Ok(())));
+        }
+    }
+
+    #[test]
+    fn a_transfer_without_progress_ends() {
+        assert_eq!(errno(read(2).digest(0)), END_OF_IMAGE);
+        assert_eq!(errno(read(2).digest(700)), END_OF_IMAGE);
+        assert_eq!(errno(write(2).digest(0)), libc::EIO);
+        let mut stuck = write(2);
+        let steps = (0..1000).take_while(|_| stuck.digest(700) == Step::Again).count();
+        assert_eq!(steps, MAX_RETRIES as usize);
+    }
+
+    #[test]
+    fn passing_refusals_are_retried_and_others_are_not() {
+        for mut op in [read(1), write(1), op(IoOp::Discard { offset: 0, len: 4096 })] {
+            for refusal in [libc::EINTR, libc::EAGAIN, libc::EBUSY] {
+                assert_eq!(op.digest(-i64::from(refusal)), Step::Again);
+                assert!(op.was_refused());
+            }
+            assert_eq!(errno(op.digest(-i64::from(libc::ENOSPC))), libc::ENOSPC);
+        }
+        let mut read = read(1);
+        let again = (0..1000).take_while(|_| read.digest(-4) == Step::Again).count();
+        assert_eq!(again, MAX_RETRIES as usize);
+    }
+
+    /// A second flush could succeed because the first has consumed the error.
+    #[test]
+    fn a_flush_is_never_retried() {
+        for failure in [libc::EINTR, libc::EAGAIN, libc::EBUSY, libc::EIO, libc::ENOSPC] {
+            assert_eq!(errno(op(IoOp::Flush).digest(-i64::from(failure))), failure);
+        }
+        assert_eq!(op(IoOp::Flush).digest(0), Step::Done(Ok(())));
+    }
+
+    #[test]
+    fn the_end_gives_the_buffer_back() {
+        let done = read(3).finish(Ok(()));
+        assert_eq!((done.tag, done.buf.map(|buf| buf.block_count())), (7, Some(3)));
+        let done = write(3).lost(libc::EIO);
+        assert!(done.result.is_err() && done.buf.is_none());
+    }
+}

@@ -1,0 +1,137 @@
+//! What can only be seen from inside: that nothing is freed under the kernel, and what becomes
+//! of a ring that fails.
+
+use super::*;
+use crate::create::CreateOptions;
+use crate::error::ImageError;
+use crate::image::OpenOptions;
+use crate::request::IoOp;
+use cow_format::{Buf, BufSlice};
+use std::path::PathBuf;
+use std::thread;
+use tempfile::TempDir;
+
+const BLOCKS: usize = 256;
+const SHORT: Duration = Duration::from_millis(50);
+
+/// A driver, or none where the kernel does not have rings.
+fn driver() -> Option<(TempDir, PathBuf, UringDriver)> {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("image");
+    let options = CreateOptions { preallocate: true, ..Default::default() };
+    let image = Image::create(&path, 64 << 20, &options).unwrap();
+    match UringDriver::open(image, 64) {
+        Ok(driver) => Some((dir, path, driver)),
+        Err(error) => {
+            eprintln!("skipped: {error}");
+            None
+        }
+    }
+}
+
+fn submit_reads(driver: &mut UringDriver, count: u64) {
+    for tag in 0..count {
+        let buf = Buf::zeroed(BLOCKS);
+        driver.submit(IoRequest { tag, op: IoOp::Read { offset: (tag % 64) << 20, buf } });
+    }
+}
+
+fn take_all(driver: &mut UringDriver) -> Vec<IoDone> {
+    let mut done = Vec::new();
+    while driver.in_flight() > 0 {
+        driver.wait(&mut done, None);
+    }
+    done
+}
+
+#[test]
+fn never_more_under_way_than_the_ring_holds() {
+    let Some((_dir, _, mut driver)) = driver() else { return };
+    submit_reads(&mut driver, 500);
+    driver.kick();
+    let ring = driver.ring.as_ref().ok().unwrap();
+    assert_eq!((ring.under_way(), ring.capacity()), (63, 63));
+    assert!(take_all(&mut driver).iter().all(|done| done.result.is_ok()));
+    assert_eq!(driver.ring.as_ref().ok().unwrap().under_way(), 0);
+}
+
+#[test]
+fn draining_waits_for_the_kernel() {
+    let Some((_dir, _, mut driver)) = driver() else { return };
+    submit_reads(&mut driver, 500);
+    driver.kick();
+    let ring = driver.ring.as_mut().ok().unwrap();
+    assert_eq!(ring.under_way(), 63);
+    ring.drain().unwrap();
+    assert_eq!(ring.under_way(), 0);
+}
+
+/// The kernel lets one thread use the ring. A second one must get errors: no hang, no panic, and
+/// no memory back that the kernel may write to.
+#[test]
+fn a_second_thread_loses_the_ring() {
+    let Some((_dir, _, mut driver)) = driver() else { return };
+    let mut driver = thread::spawn(move || {
+        submit_reads(&mut driver, 10);
+        driver.wait(&mut Vec::new(), None);
+        submit_reads(&mut driver, 100);
+        driver.kick();
+        driver
+    })
+    .join()
+    .unwrap();
+    if driver.ring.as_ref().ok().unwrap().is_shareable() {
+        eprintln!("skipped: this kernel's rings may be shared");
+        return;
+    }
+    let before = driver.in_flight();
+    let done = take_all(&mut driver);
+    assert_eq!(done.len(), before);
+    let lost = done.iter().filter(|done| done.result.is_err()).count();
+    assert!(lost > 0, "the ring went on working");
+    assert!(driver.ring.is_err());
+    submit_reads(&mut driver, 3);
+    driver.submit(IoRequest { tag: 9, op: IoOp::Grow { len: 0 } });
+    let done = take_all(&mut driver);
+    assert!(done.len() == 4 && done.iter().all(|done| done.result.is_err()));
+    // It still waits, and wakes, as it should.
+    let start = Instant::now();
+    driver.wait(&mut Vec::new(), Some(SHORT));
+    assert!(start.elapsed() >= SHORT);
+    driver.notifier().notify();
+    driver.wait(&mut Vec::new(), None);
+    let start = Instant::now();
+    driver.wait(&mut Vec::new(), Some(SHORT));
+    assert!(start.elapsed() >= SHORT);
+}
+
+/// Dropped by a thread that cannot wait for it: leaked, and the image stays locked.
+#[test]
+fn a_drop_that_cannot_wait_leaks() {
+    let Some((_dir, path, mut driver)) = driver() else { return };
+    let mut driver = thread::spawn(move || {
+        let data = BufSlice::whole(Buf::zeroed(BLOCKS));
+        for tag in 0..60 {
+            let bufs = vec![data.clone()];
+            driver.submit(IoRequest { tag, op: IoOp::Write { offset: tag << 20, bufs } });
+        }
+        driver.kick();
+        driver
+    })
+    .join()
+    .unwrap();
+    if driver.ring.as_ref().ok().unwrap().is_shareable() {
+        eprintln!("skipped: this kernel's rings may be shared");
+        return;
+    }
+    // Completions that are there can be had by any thread; others only by the ring's own.
+    let ring = driver.ring.as_mut().ok().unwrap();
+    ring.reap(&mut Vec::new());
+    if ring.under_way() == 0 {
+        eprintln!("skipped: the writes were over at once");
+        return;
+    }
+    drop(driver);
+    let error = Image::open(path, &OpenOptions::default()).unwrap_err();
+    assert!(matches!(error, ImageError::Busy { .. }), "{error}");
+}
