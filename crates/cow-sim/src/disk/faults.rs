@@ -1,0 +1,85 @@
+//! What can go wrong with a device operation while the machine stays up.
+
+use super::EIO;
+use crate::rng::Rng;
+
+/// Classes of device operations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// A read.
+    Read,
+    /// A write.
+    Write,
+    /// A flush.
+    Flush,
+    /// A discard.
+    Discard,
+    /// An allocation in the file below.
+    Allocate,
+    /// A growth of the file below.
+    Grow,
+}
+
+/// The n-th operation of a class fails.
+#[derive(Clone, Copy, Debug)]
+pub struct NthFault {
+    /// Of what class.
+    pub class: Class,
+    /// Which one; 0 is the next.
+    pub nth: u64,
+    /// And all that follow.
+    pub sticky: bool,
+    /// The error number.
+    pub errno: i32,
+}
+
+/// Rates of random faults, in operations of a million, and planned ones. All off by default.
+#[derive(Clone, Debug, Default)]
+pub struct Faults {
+    /// Reads that fail.
+    pub read_error_ppm: u32,
+    /// Writes that fail; each of their blocks is then old, new or garbage.
+    pub write_error_ppm: u32,
+    /// Flushes that fail; what they covered may be lost, and no later flush covers it.
+    pub flush_error_ppm: u32,
+    /// Reads that give an older version or a flipped bit, unless they bypass the cache.
+    pub misread_ppm: u32,
+    /// Planned ones.
+    pub nth: Vec<NthFault>,
+}
+
+/// The faults of a disk, as they play out.
+pub(super) struct FaultState {
+    plan: Faults,
+    seen: [u64; 6],
+    pub(super) rng: Rng,
+}
+
+impl FaultState {
+    pub(super) fn new(plan: Faults, rng: Rng) -> Self {
+        Self { plan, seen: [0; 6], rng }
+    }
+
+    /// Whether the operation of this class that completes now fails.
+    pub(super) fn strikes(&mut self, class: Class) -> Option<i32> {
+        let seen = self.seen[class as usize];
+        self.seen[class as usize] += 1;
+        let planned = self.plan.nth.iter().find(|fault| {
+            fault.class == class && (seen == fault.nth || fault.sticky && seen > fault.nth)
+        });
+        if let Some(fault) = planned {
+            return Some(fault.errno);
+        }
+        let ppm = match class {
+            Class::Read => self.plan.read_error_ppm,
+            Class::Write => self.plan.write_error_ppm,
+            Class::Flush => self.plan.flush_error_ppm,
+            Class::Discard | Class::Allocate | Class::Grow => 0,
+        };
+        self.rng.chance_ppm(ppm).then_some(EIO)
+    }
+
+    pub(super) fn misreads(&mut self) -> bool {
+        self.rng.chance_ppm(self.plan.misread_ppm)
+    }
+}

@@ -1,0 +1,96 @@
+use super::*;
+use crate::value::{Value, fill};
+
+fn write(disk: &mut SimDisk, id: u64, at: u64, tokens: &[u64]) {
+    let mut buf = Buf::zeroed(tokens.len());
+    for (index, &token) in tokens.iter().enumerate() {
+        fill(token, buf.block_mut(index));
+    }
+    disk.issue(Action::Write { id: IoId(id), at: Phys(at), bufs: vec![BufSlice::whole(buf)] });
+}
+
+fn value(disk: &SimDisk, block: u64) -> Value {
+    Value::of(&disk.peek(block))
+}
+
+#[test]
+fn a_flush_covers_only_what_was_complete_when_it_was_emitted() {
+    let mut disk = SimDisk::new(100);
+    write(&mut disk, 1, 10, &[1]);
+    disk.complete(0);
+    write(&mut disk, 2, 11, &[2]);
+    disk.issue(Action::Flush { id: IoId(3) });
+    disk.complete(0); // the write, while the flush is on its way
+    disk.complete(0);
+    let after = disk.crash(Crash::LoseAll);
+    assert_eq!(value(&after, 10), Value::Token(1));
+    assert_eq!(value(&after, 11), Value::Zero);
+    assert_eq!(value(&disk, 11), Value::Token(2));
+    assert_eq!(value(&disk.crash(Crash::Kill(1)), 11), Value::Token(2));
+}
+
+#[test]
+fn a_crash_drops_reorders_and_tears() {
+    let mut disk = SimDisk::new(100);
+    write(&mut disk, 1, 10, &[1, 2]);
+    disk.complete(0);
+    write(&mut disk, 2, 10, &[3, 4]);
+    assert_eq!(disk.pending_writes(), 2);
+    let first = disk.crash(Crash::Writes(0b01));
+    assert_eq!((value(&first, 10), value(&first, 11)), (Value::Token(1), Value::Token(2)));
+    let second = disk.crash(Crash::Writes(0b10));
+    assert_eq!((value(&second, 10), value(&second, 11)), (Value::Token(3), Value::Token(4)));
+    let (mut split, mut torn) = (false, false);
+    for seed in 0..400 {
+        let how = if seed % 2 == 0 { Crash::Sectors(seed) } else { Crash::Blocks(seed) };
+        let disk = disk.crash(how);
+        torn |= matches!(value(&disk, 10), Value::Mixed(..));
+        split |= value(&disk, 10) == Value::Token(1) && value(&disk, 11) == Value::Token(4);
+    }
+    assert!(split && torn);
+}
+
+#[test]
+fn a_failed_flush_is_not_made_good_by_the_next() {
+    let mut disk = SimDisk::new(100);
+    let nth = NthFault { class: Class::Flush, nth: 0, sticky: false, errno: EIO };
+    disk.set_faults(Faults { nth: vec![nth], ..Faults::default() }, 1);
+    write(&mut disk, 1, 10, &[1]);
+    disk.complete(0);
+    for id in [2, 3] {
+        disk.issue(Action::Flush { id: IoId(id) });
+        disk.complete(0);
+    }
+    assert_eq!(value(&disk, 10), Value::Token(1));
+    assert_eq!(value(&disk.crash(Crash::LoseAll), 10), Value::Zero);
+}
+
+#[test]
+fn faults_of_the_engine_are_seen() {
+    let mut disk = SimDisk::new(100);
+    write(&mut disk, 1, 10, &[1, 2, 3]);
+    write(&mut disk, 2, 12, &[4]);
+    write(&mut disk, 3, 99, &[5, 6]);
+    let bugs = disk.take_bugs();
+    assert_eq!(bugs.len(), 2, "{bugs:?}");
+    disk.complete(0);
+    disk.complete(0);
+    disk.issue(Action::Discard { id: IoId(4), at: Phys(10), blocks: 2 });
+    disk.complete(1);
+    assert!(matches!(value(&disk, 10), Value::Mixed(..)));
+    assert_eq!(value(&disk, 12), Value::Token(4));
+}
+
+#[test]
+fn a_misread_happens_once_and_a_reread_is_right() {
+    let mut disk = SimDisk::new(100);
+    write(&mut disk, 1, 10, &[1]);
+    disk.complete(0);
+    disk.set_faults(Faults { misread_ppm: 1_000_000, ..Faults::default() }, 1);
+    for (bypass_cache, right) in [(false, false), (true, true)] {
+        let (id, buf) = (IoId(9), Buf::zeroed(1));
+        disk.issue(Action::Read { id, at: Phys(10), buf, bypass_cache });
+        let Event::IoDone { buf: Some(buf), .. } = disk.complete(0) else { panic!("no buffer") };
+        assert_eq!(Value::of(buf.block(0)) == Value::Token(1), right);
+    }
+}

@@ -1,0 +1,189 @@
+//! Random histories: clients that ask for everything, and machines that die.
+
+mod workload;
+
+pub use workload::Workload;
+
+use crate::cmd::Cmd;
+use crate::disk::{Crash, Faults, SimDisk};
+use crate::lose::lose_newest_checkpoint;
+use crate::model::State;
+use crate::oracle::Oracle;
+use crate::rng::Rng;
+use crate::run::{caught, tail};
+use crate::sim::{Sim, Stop, Tolerance, examine};
+use crate::world::Machine;
+use cow_engine::{Config, Op, Reply};
+
+/// What a history is like.
+#[derive(Clone, Debug)]
+pub struct HistoryConfig {
+    /// How the engine is set up.
+    pub engine: Config,
+    /// Times that the machine starts.
+    pub lives: u64,
+    /// Commands of a life, at most.
+    pub commands: u64,
+    /// Commands in progress at once.
+    pub in_flight: usize,
+    /// Whether the machine dies, or is closed in order.
+    pub crashes: bool,
+    /// Whether crashes take the newest checkpoint with them, where there is a fallback.
+    pub lose_checkpoints: bool,
+    /// Faults of the disk, in each life, between open and crash.
+    pub faults: Faults,
+    /// Which errors are no fault.
+    pub tolerance: Tolerance,
+}
+
+impl Default for HistoryConfig {
+    fn default() -> Self {
+        Self {
+            engine: crate::small_config(cow_engine::AckMode::Writethrough),
+            lives: 4,
+            commands: 60,
+            in_flight: 4,
+            crashes: true,
+            lose_checkpoints: false,
+            faults: Faults::default(),
+            tolerance: Tolerance { io: false, no_space: true },
+        }
+    }
+}
+
+/// What a history came to.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Outcome {
+    /// Commands submitted.
+    pub commands: u64,
+    /// Crashed disks that were recovered.
+    pub crashes: u64,
+    /// Device operations completed.
+    pub device_ops: u64,
+    /// Checkpoints that were lost.
+    pub lost: u64,
+}
+
+impl std::iter::Sum for Outcome {
+    fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
+        all.fold(Self::default(), |sum, one| Self {
+            commands: sum.commands + one.commands,
+            crashes: sum.crashes + one.crashes,
+            device_ops: sum.device_ops + one.device_ops,
+            lost: sum.lost + one.lost,
+        })
+    }
+}
+
+/// Runs the history of `seed` on `disk`, which holds an empty pool.
+///
+/// # Errors
+/// What cannot be, and the commands that led there.
+pub fn run_history<M: Machine>(
+    seed: u64,
+    disk: SimDisk,
+    config: &HistoryConfig,
+) -> Result<Outcome, String> {
+    let mut rng = Rng::new(seed);
+    let mut outcome = Outcome::default();
+    let mut workload = Workload::new(rng.fork());
+    let (mut disk, mut oracle, mut kill) = (disk, Oracle::new(config.engine.ack), false);
+    for life in 0..config.lives {
+        let mut sim = Sim::<M>::new(disk, oracle, &config.engine, rng.word());
+        sim.tolerate(config.tolerance);
+        let ended = caught(|| live(&mut sim, &mut workload, config, &mut rng, kill));
+        outcome.commands += sim.trace().len() as u64;
+        outcome.device_ops += sim.world.disk().done();
+        let trace = tail(sim.trace());
+        let failed = |text: String| format!("life {life}: {text}{trace}");
+        match ended {
+            Ok(()) | Err(Stop::Crashed) => {}
+            Err(Stop::Bug(text)) => return Err(failed(text)),
+        }
+        let how = Crash::random(&mut rng);
+        // After a failed flush the death of the process costs what that flush lost.
+        kill = how.is_kill() && !sim.world.disk().lies();
+        (disk, oracle) = sim.crash(how);
+        if config.lose_checkpoints && lose_newest_checkpoint(&mut disk) {
+            outcome.lost += 1;
+        }
+        if config.crashes {
+            let engine = &config.engine;
+            outcome.crashes += caught(|| examine::<M>(&disk, kill, &oracle, engine, &mut rng))
+                .map_err(|text| failed(format!("after {how:?}: {text}")))?;
+        }
+    }
+    Ok(outcome)
+}
+
+/// One life: from open to the crash, or to an orderly end.
+fn live<M: Machine>(
+    sim: &mut Sim<M>,
+    workload: &mut Workload,
+    config: &HistoryConfig,
+    rng: &mut Rng,
+    kill: bool,
+) -> Result<(), Stop> {
+    sim.open(kill)?;
+    sim.world.disk_mut().set_faults(config.faults.clone(), rng.word());
+    if config.crashes {
+        let most = if rng.one_in(3) { 40 } else { 6 * config.commands };
+        sim.set_fuse(Some(rng.range(1, most)));
+    }
+    for _ in 0..rng.range(1, config.commands + 1) {
+        while sim.in_progress() >= config.in_flight {
+            sim.step()?;
+        }
+        if sim.oracle.is_ambiguous() && rng.one_in(3) || sim.oracle.log_len() > 80 {
+            // A pool that I/O errors may have stopped can only be looked at after a restart.
+            if config.tolerance.io {
+                return Err(Stop::Crashed);
+            }
+            sim.reconcile()?;
+        }
+        if rng.one_in(12) {
+            sim.drain()?;
+            sim.world.pass(rng.range(1, 3_000) * 1_000_000);
+            sim.world.run_until_idle()?;
+        }
+        if let Some(cmd) = workload.next(&sim.oracle) {
+            sim.submit(cmd)?;
+        }
+        for _ in 0..rng.below(6) {
+            sim.step()?;
+        }
+    }
+    if config.tolerance.io {
+        return sim.drain();
+    }
+    sim.reconcile()?;
+    if rng.one_in(2) {
+        check_space(sim, workload.branched())?;
+    }
+    if !config.crashes || rng.one_in(4) {
+        match sim.aux(Op::Close)? {
+            Ok(Reply::Done) => {}
+            other => return Err(Stop::Bug(format!("close answered {other:?}"))),
+        }
+        sim.world.run_until_idle()?;
+    }
+    Ok(())
+}
+
+/// With everything reclaimed, the pool holds what can be seen and, without branches, no more.
+fn check_space<M: Machine>(sim: &mut Sim<M>, branched: bool) -> Result<(), Stop> {
+    for cmd in [Cmd::Checkpoint, Cmd::WaitReclaim, Cmd::Checkpoint] {
+        sim.run(cmd)?;
+    }
+    let Ok(Reply::Info(info)) = sim.aux(Op::Info { exact: true })? else {
+        return Err(Stop::Bug("info gave none".to_owned()));
+    };
+    let state: &State = sim.oracle.live();
+    let Some(expected) = state.distinct_bytes() else { return Ok(()) };
+    let got = info.data_bytes;
+    if got < expected || !branched && got > expected {
+        let text = format!("the pool says {got} bytes of data, clients can see {expected}");
+        return Err(Stop::Bug(text));
+    }
+    Ok(())
+}

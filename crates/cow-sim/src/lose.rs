@@ -1,0 +1,51 @@
+//! Loss of the newest checkpoint: what the one before it, and the journal kept for it, are for.
+
+use crate::disk::SimDisk;
+use cow_format::checkpoint::{Checkpoint, FLAG_NO_FALLBACK};
+use cow_format::geometry::{CHUNK_PAGES, Geometry};
+use cow_format::page::{bitmap_crc, table_crc};
+use cow_format::superblock::{COPY_BLOCKS, Superblock};
+use cow_format::{BLOCK_SIZE, Phys};
+
+/// Damages the newest checkpoint of the pool on `disk`, if the one before it is a fallback: the
+/// next in number, not waived, and its homes not overwritten yet. Whether it did.
+pub fn lose_newest_checkpoint(disk: &mut SimDisk) -> bool {
+    let Some(sb) = newest_superblock(disk) else { return false };
+    let mut all: Vec<Checkpoint> = (0..4).filter_map(|area| read(disk, &sb, area)).collect();
+    all.sort_by_key(|cp| std::cmp::Reverse(cp.seq));
+    let [newest, before, ..] = all.as_slice() else { return false };
+    let is_fallback = before.seq + 1 == newest.seq && newest.flags & FLAG_NO_FALLBACK == 0;
+    if !is_fallback || !is_whole(disk, &sb, before) {
+        return false;
+    }
+    disk.poke(sb.geometry.cp_start[Checkpoint::area(newest.seq)], [0x5a; BLOCK_SIZE]);
+    true
+}
+
+fn newest_superblock(disk: &SimDisk) -> Option<Superblock> {
+    (0..4)
+        .filter_map(|copy| Superblock::decode(&disk.peek(COPY_BLOCKS[copy]), copy).ok())
+        .max_by_key(|sb| sb.sequence)
+}
+
+fn read(disk: &SimDisk, sb: &Superblock, area: usize) -> Option<Checkpoint> {
+    let start = sb.geometry.cp_start[area];
+    let tag = sb.pool_tag();
+    let blocks = Checkpoint::decode_len(&disk.peek(start), tag, Phys(start)).ok()?;
+    let bytes: Vec<u8> = (0..blocks).flat_map(|i| disk.peek(start + i)).collect();
+    Checkpoint::decode(&bytes, tag, Phys(start)).ok().filter(|cp| Checkpoint::area(cp.seq) == area)
+}
+
+fn is_whole(disk: &SimDisk, sb: &Superblock, cp: &Checkpoint) -> bool {
+    let tag = sb.pool_tag();
+    let zones = cp.zones.iter().enumerate().filter(|(_, zone)| !zone.fresh).all(|(i, zone)| {
+        let home = sb.geometry.bitmap_home(i as u64, zone.home);
+        bitmap_crc(&disk.peek(home.0), tag, home) == zone.crc
+    });
+    let pages = cp.pages.iter().enumerate().filter(|(_, page)| !page.fresh).all(|(i, page)| {
+        let chunk = cp.chunks[i / CHUNK_PAGES as usize];
+        let home = Geometry::table_home(chunk, i as u64 % CHUNK_PAGES, page.home);
+        table_crc(&disk.peek(home.0), tag, home) == page.crc
+    });
+    zones && pages
+}

@@ -1,0 +1,242 @@
+//! A machine on a simulated disk, with simulated time.
+//!
+//! The world carries out the actions of a [`Machine`] one completion at a time, in an order that
+//! its seed chooses, and lets time pass between them. Between two steps the disk stands still:
+//! the states between steps are all the states that a crash can find.
+
+use crate::disk::SimDisk;
+use crate::rng::Rng;
+use cow_engine::{Action, Config, Engine, Error, Event, Op, OpId, Reply};
+use std::collections::VecDeque;
+
+/// What the world drives: the engine, or something that behaves like it.
+pub trait Machine: Sized {
+    /// A machine that has done nothing yet.
+    fn start(config: Config) -> Self;
+    /// Takes one event; what is to be done is appended to `actions`.
+    fn step(&mut self, event: Event, actions: &mut Vec<Action>);
+    /// Whether time matters to it now.
+    fn wants_tick(&self) -> bool {
+        true
+    }
+    /// Examines what it has written, without it.
+    ///
+    /// # Errors
+    /// What is wrong.
+    fn check(_disk: &SimDisk) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+impl Machine for Engine {
+    fn start(config: Config) -> Self {
+        Self::new(config)
+    }
+
+    fn step(&mut self, event: Event, actions: &mut Vec<Action>) {
+        Self::step(self, event, actions);
+    }
+
+    fn wants_tick(&self) -> bool {
+        Self::wants_tick(self)
+    }
+
+    fn check(disk: &SimDisk) -> Result<(), String> {
+        crate::checked::check_disk(disk)
+    }
+}
+
+/// Steps without an answer after which a run counts as hung.
+const STEP_BUDGET: u64 = 2_000_000;
+/// Ticks in a row, nothing being in flight, after which a run counts as stuck.
+const IDLE_BUDGET: u64 = 2_000;
+const WALL_START_NS: u64 = 1_750_000_000_000_000_000;
+
+/// The order in which a device completes what is in flight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Order {
+    Random,
+    OldestFirst,
+    NewestFirst,
+}
+
+/// See the module.
+pub struct World<M> {
+    disk: SimDisk,
+    machine: M,
+    rng: Rng,
+    order: Order,
+    now_ns: u64,
+    next_op: u64,
+    replies: VecDeque<(OpId, Result<Reply, Error>)>,
+    actions: Vec<Action>,
+    steps: u64,
+    idle: u64,
+    seed: u64,
+}
+
+impl<M: Machine> World<M> {
+    /// A machine that begins on `disk`; the first operation must be [`Op::Open`].
+    #[must_use]
+    pub fn new(disk: SimDisk, config: &Config, seed: u64) -> Self {
+        let mut rng = Rng::new(seed);
+        let order = match rng.below(6) {
+            0 => Order::OldestFirst,
+            1 => Order::NewestFirst,
+            _ => Order::Random,
+        };
+        let device_blocks = disk.blocks();
+        let config = Config { device_blocks, wall_ns: WALL_START_NS, ..config.clone() };
+        Self {
+            disk,
+            machine: M::start(config),
+            rng,
+            order,
+            now_ns: 0,
+            next_op: 0,
+            replies: VecDeque::new(),
+            actions: Vec::new(),
+            steps: 0,
+            idle: 0,
+            seed,
+        }
+    }
+
+    /// The disk.
+    #[must_use]
+    pub fn disk(&self) -> &SimDisk {
+        &self.disk
+    }
+
+    /// The disk, to set faults or to damage it.
+    pub fn disk_mut(&mut self) -> &mut SimDisk {
+        &mut self.disk
+    }
+
+    /// Simulated time since the start.
+    #[must_use]
+    pub fn now_ns(&self) -> u64 {
+        self.now_ns
+    }
+
+    /// Hands an operation to the machine. Its reply comes from [`Self::take_reply`].
+    pub fn start_op(&mut self, op: Op) -> OpId {
+        self.next_op += 1;
+        let id = OpId(self.next_op);
+        self.step(Event::Op { id, op });
+        id
+    }
+
+    /// The next reply, in the order in which they were given.
+    pub fn take_reply(&mut self) -> Option<(OpId, Result<Reply, Error>)> {
+        let reply = self.replies.pop_front();
+        if reply.is_some() {
+            (self.steps, self.idle) = (0, 0);
+        }
+        reply
+    }
+
+    /// One step: completes a device operation or lets time pass.
+    ///
+    /// # Errors
+    /// When the run is stuck or hung.
+    pub fn pump(&mut self) -> Result<(), String> {
+        self.steps += 1;
+        if self.steps > STEP_BUDGET {
+            return Err(format!("hung: no reply in {STEP_BUDGET} steps, seed {}", self.seed));
+        }
+        let count = self.disk.in_flight();
+        if count == 0 || self.rng.one_in(24) {
+            return self.tick(count);
+        }
+        let index = match self.order {
+            _ if self.rng.one_in(4) => self.rng.index(count),
+            Order::Random => self.rng.index(count),
+            Order::OldestFirst => 0,
+            Order::NewestFirst => count - 1,
+        };
+        self.idle = 0;
+        self.now_ns += self.rng.range(5_000, 90_000);
+        let event = self.disk.complete(index);
+        self.step(event);
+        Ok(())
+    }
+
+    fn tick(&mut self, in_flight: usize) -> Result<(), String> {
+        if in_flight == 0 {
+            self.idle += 1;
+            if self.idle > IDLE_BUDGET {
+                let seed = self.seed;
+                return Err(format!("stuck: nothing in flight and no reply, seed {seed}"));
+            }
+        }
+        let most_us = match self.idle {
+            0 => 500,
+            1..20 => 5_000,
+            20..60 => 100_000,
+            _ => 2_000_000,
+        };
+        let micros = self.rng.range(1, most_us);
+        self.pass(micros * 1_000);
+        Ok(())
+    }
+
+    /// Lets `ns` pass, and tells the machine.
+    pub fn pass(&mut self, ns: u64) {
+        self.now_ns += ns;
+        let (now_ns, wall_ns) = (self.now_ns, WALL_START_NS + self.now_ns);
+        self.step(Event::Tick { now_ns, wall_ns });
+    }
+
+    /// Whether nothing is in flight on the device.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.disk.in_flight() == 0
+    }
+
+    /// Whether the machine says that time matters to it.
+    #[must_use]
+    pub fn wants_tick(&self) -> bool {
+        self.machine.wants_tick()
+    }
+
+    /// Pumps until nothing is in flight.
+    ///
+    /// # Errors
+    /// When the run is stuck or hung.
+    pub fn run_until_idle(&mut self) -> Result<(), String> {
+        while !self.is_idle() {
+            self.pump()?;
+        }
+        Ok(())
+    }
+
+    /// Runs one operation; replies to others wait in the queue.
+    ///
+    /// # Errors
+    /// When the run is stuck or hung.
+    pub fn run_op(&mut self, op: Op) -> Result<Result<Reply, Error>, String> {
+        let id = self.start_op(op);
+        loop {
+            if let Some(index) = self.replies.iter().position(|(of, _)| *of == id)
+                && let Some((_, result)) = self.replies.remove(index)
+            {
+                (self.steps, self.idle) = (0, 0);
+                return Ok(result);
+            }
+            self.pump()?;
+        }
+    }
+
+    fn step(&mut self, event: Event) {
+        let mut actions = std::mem::take(&mut self.actions);
+        self.machine.step(event, &mut actions);
+        for action in actions.drain(..) {
+            match action {
+                Action::Reply { id, result } => self.replies.push_back((id, result)),
+                device => self.disk.issue(device),
+            }
+        }
+        self.actions = actions;
+    }
+}

@@ -1,0 +1,120 @@
+//! The engine in the simulated world.
+//!
+//! Each test takes `COW_SIM_SEEDS` and `COW_SIM_START` from the environment and prints, when it
+//! fails, how to run that seed again.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use cow_engine::{AckMode, Config, Engine};
+use cow_sim::disk::Faults;
+use cow_sim::explore::{Explored, explore};
+use cow_sim::history::{HistoryConfig, Outcome, run_history};
+use cow_sim::run::for_seeds;
+use cow_sim::sim::Tolerance;
+use cow_sim::{PoolOptions, format, scripts, small_config};
+use std::time::Instant;
+
+/// The pool of a seed: rings of several lengths.
+fn pool(seed: u64) -> PoolOptions {
+    PoolOptions { journal_blocks: [256, 64, 128][seed as usize % 3], ..PoolOptions::default() }
+}
+
+fn config(seed: u64, crashes: bool) -> HistoryConfig {
+    let ack = if seed % 4 == 3 { AckMode::Journaled } else { AckMode::Writethrough };
+    // Little memory for layers in some, so that a replay folds on the way.
+    let layer_bytes = [64 << 10, 2000, 64 << 10, 8000, 500][seed as usize % 5];
+    let engine = Config { layer_bytes, ..small_config(ack) };
+    HistoryConfig { engine, crashes, ..HistoryConfig::default() }
+}
+
+fn histories_of(test: &str, count: u64, config: impl Fn(u64) -> HistoryConfig + Sync) -> Outcome {
+    let begun = Instant::now();
+    let run = |seed| {
+        let config = config(seed);
+        let mut disk = format(&pool(seed));
+        disk.misread_openings(config.faults.misread_ppm);
+        run_history::<Engine>(seed, disk, &config)
+    };
+    let all: Outcome = for_seeds(test, count, run).into_iter().sum();
+    println!("{test}: {all:?} in {:.1} s", begun.elapsed().as_secs_f64());
+    all
+}
+
+#[test]
+fn histories() {
+    histories_of("histories", 60, |seed| config(seed, false));
+}
+
+#[test]
+fn crash_histories() {
+    histories_of("crash_histories", 200, |seed| config(seed, true));
+}
+
+/// The newest checkpoint is unreadable after the crash: the one before it, and the journal that
+/// was kept for it, bring everything back.
+#[test]
+fn lost_checkpoint_histories() {
+    let all = histories_of("lost_checkpoint_histories", 100, |seed| HistoryConfig {
+        lose_checkpoints: true,
+        ..config(seed, true)
+    });
+    assert!(all.lost > 0, "no checkpoint was ever lost");
+}
+
+/// Little room: what is freed is soon given out again, and often there is none.
+#[test]
+fn tight_histories() {
+    let begun = Instant::now();
+    let run = |seed| {
+        let disk = format(&PoolOptions::tight());
+        run_history::<Engine>(seed, disk, &config(seed, true))
+    };
+    let all: Outcome = for_seeds("tight_histories", 100, run).into_iter().sum();
+    println!("tight_histories: {all:?} in {:.1} s", begun.elapsed().as_secs_f64());
+}
+
+/// Reads that give an older version or a flipped bit, and are right when repeated.
+#[test]
+fn misread_histories() {
+    histories_of("misread_histories", 40, |seed| HistoryConfig {
+        faults: Faults { misread_ppm: 50_000, ..Faults::default() },
+        ..config(seed, true)
+    });
+}
+
+/// Writes, flushes and reads that fail: an operation may fail, but what was acknowledged stays.
+#[test]
+fn failure_histories() {
+    histories_of("failure_histories", 60, |seed| {
+        let rate = |of: u64| if seed % 3 == of { 20_000 } else { 0 };
+        HistoryConfig {
+            faults: Faults {
+                write_error_ppm: rate(0),
+                flush_error_ppm: rate(1),
+                read_error_ppm: rate(2),
+                ..Faults::default()
+            },
+            tolerance: Tolerance { io: true, no_space: true },
+            ..config(seed, true)
+        }
+    });
+}
+
+/// The machine dies at every device operation of every script, in several ways, and again in
+/// the middle of recovering from it, and again after it.
+#[test]
+fn every_crash_point() {
+    let scripts = scripts::all();
+    let begun = Instant::now();
+    let count = 4 * scripts.len() as u64;
+    let found = for_seeds("every_crash_point", count, |seed| {
+        let script = &scripts[seed as usize % scripts.len()];
+        let config = small_config(AckMode::Writethrough);
+        let found = explore::<Engine>(script, format(&pool(seed)), &config, 12, seed)?;
+        println!("  {}: {found:?}", script.name);
+        Ok(found)
+    });
+    let runs = found.len() as u64;
+    let all: Explored = found.into_iter().sum();
+    println!("every_crash_point: {all:?} in {:.1} s", begun.elapsed().as_secs_f64());
+    assert!(runs < count || all.crashes >= 20_000, "only {} crashes", all.crashes);
+}
