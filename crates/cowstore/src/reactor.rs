@@ -1,0 +1,243 @@
+//! The one thread that owns a pool's engine and its I/O driver.
+//!
+//! ```text
+//!  callers ─► Queue ─► step(Op) ─┐                ┌─► completions (callbacks, wakers, waiters)
+//!                                ├─► actions ─────┤
+//!  driver ──► wait ─► step(IoDone)                └─► driver.submit ... kick
+//! ```
+//!
+//! The engine is made inside the thread and never leaves it. If it panics, everything in
+//! progress and everything that comes later fails with [`Error::Poisoned`]: nobody hangs. The
+//! order at the end matters: callers first, then the registry entry, and the driver, with the
+//! lock on the image, last.
+
+use crate::bypass::CacheBypass;
+use crate::completion::{Completion, mark_reactor_thread};
+use crate::error::{Error, closed};
+use crate::queue::{Queue, Submission};
+use crate::runtime::Registration;
+use cow_engine::{Action, Engine, Event, IoFailure, IoId, Op, OpId, Reply};
+use cow_io::{Driver, IoDone, IoOp, IoRequest};
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// How often the engine hears of time while it wants to.
+const TICK: Duration = Duration::from_millis(5);
+
+/// What the reactor drives: the engine, or a stand-in for it in tests.
+pub(crate) trait Machine {
+    fn step(&mut self, event: Event, actions: &mut Vec<Action>);
+    fn wants_tick(&self) -> bool;
+}
+
+impl Machine for Engine {
+    fn step(&mut self, event: Event, actions: &mut Vec<Action>) {
+        Engine::step(self, event, actions);
+    }
+
+    fn wants_tick(&self) -> bool {
+        Engine::wants_tick(self)
+    }
+}
+
+/// Nanoseconds since 1970.
+pub(crate) fn wall_ns() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// What a reactor thread is given.
+pub(crate) struct Parts {
+    pub(crate) queue: Arc<Queue>,
+    pub(crate) driver: Box<dyn Driver>,
+    pub(crate) bypass: CacheBypass,
+    pub(crate) registration: Option<Arc<Registration>>,
+}
+
+/// The body of the reactor's thread.
+pub(crate) fn run<M: Machine>(parts: Parts, make: impl FnOnce() -> M) {
+    mark_reactor_thread();
+    let Parts { queue, driver, bypass, registration } = parts;
+    let mut desk = Desk { queue, driver, bypass, ops: Operations::default() };
+    let result = catch_unwind(AssertUnwindSafe(|| Reactor::new(make(), &mut desk).run()));
+    let error = match result {
+        Ok(()) => closed(),
+        Err(panic) => {
+            let text = panic_text(&*panic);
+            tracing::error!("the engine of a pool panicked: {text}");
+            Error::Poisoned(format!("internal error: {text}"))
+        }
+    };
+    desk.queue.kill(&error);
+    desk.ops.fail_all(&error);
+    if let Some(registration) = registration {
+        registration.remove();
+    }
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("unknown")
+}
+
+/// What must outlive a panic of the engine.
+struct Desk {
+    queue: Arc<Queue>,
+    driver: Box<dyn Driver>,
+    bypass: CacheBypass,
+    ops: Operations,
+}
+
+/// The operations in progress; an [`OpId`] is an index here.
+#[derive(Default)]
+struct Operations {
+    slots: Vec<Option<Completion>>,
+    free: Vec<usize>,
+}
+
+impl Operations {
+    fn insert(&mut self, completion: Completion) -> OpId {
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(None);
+            self.slots.len() - 1
+        });
+        self.slots[slot] = Some(completion);
+        OpId(slot as u64)
+    }
+
+    fn remove(&mut self, id: OpId) -> Option<Completion> {
+        let slot = usize::try_from(id.0).ok()?;
+        let completion = self.slots.get_mut(slot)?.take()?;
+        self.free.push(slot);
+        Some(completion)
+    }
+
+    fn fail_all(&mut self, error: &Error) {
+        self.free.clear();
+        for completion in self.slots.drain(..).flatten() {
+            completion.complete(Err(error.clone()));
+        }
+    }
+}
+
+struct Reactor<'a, M> {
+    machine: M,
+    desk: &'a mut Desk,
+    actions: Vec<Action>,
+    start: Instant,
+    last_tick: Instant,
+    closing: Option<OpId>,
+    closed: bool,
+}
+
+impl<'a, M: Machine> Reactor<'a, M> {
+    fn new(machine: M, desk: &'a mut Desk) -> Self {
+        let now = Instant::now();
+        let actions = Vec::new();
+        Self { machine, desk, actions, start: now, last_tick: now, closing: None, closed: false }
+    }
+
+    fn run(&mut self) {
+        let mut taken = Vec::new();
+        let mut done = Vec::new();
+        while self.desk.queue.take(&mut taken) && !self.closed {
+            for submission in taken.drain(..) {
+                self.begin(submission);
+            }
+            self.carry_out();
+            let timeout = self.pass_time();
+            if self.closed {
+                return;
+            }
+            self.desk.driver.kick();
+            let timeout =
+                if self.desk.queue.prepare_sleep() { timeout } else { Some(Duration::ZERO) };
+            self.desk.driver.wait(&mut done, timeout);
+            for completion in done.drain(..) {
+                self.finish_io(completion);
+            }
+            self.carry_out();
+        }
+    }
+
+    fn begin(&mut self, submission: Submission) {
+        let Submission { op, completion } = submission;
+        let closes = matches!(op, Op::Close);
+        let id = self.desk.ops.insert(completion);
+        if closes {
+            self.closing = Some(id);
+        }
+        self.machine.step(Event::Op { id, op }, &mut self.actions);
+    }
+
+    fn finish_io(&mut self, done: IoDone) {
+        let IoDone { tag, result, buf } = done;
+        let result = result.map_err(|error| IoFailure { errno: error.errno });
+        self.machine.step(Event::IoDone { id: IoId(tag), result, buf }, &mut self.actions);
+    }
+
+    /// Ticks if it is time to. Returns how long the reactor may sleep.
+    fn pass_time(&mut self) -> Option<Duration> {
+        if !self.machine.wants_tick() {
+            return None;
+        }
+        let now = Instant::now();
+        if now.duration_since(self.last_tick) >= TICK {
+            self.tick(now);
+            self.carry_out();
+        }
+        Some((self.last_tick + TICK).saturating_duration_since(now))
+    }
+
+    fn tick(&mut self, now: Instant) {
+        self.last_tick = now;
+        let now_ns = u64::try_from(now.duration_since(self.start).as_nanos()).unwrap_or(u64::MAX);
+        self.machine.step(Event::Tick { now_ns, wall_ns: wall_ns() }, &mut self.actions);
+    }
+
+    fn carry_out(&mut self) {
+        for action in self.actions.drain(..) {
+            let (id, op) = match action {
+                Action::Reply { id, result } => {
+                    if self.closing == Some(id) {
+                        self.closed = true;
+                    }
+                    reply(&mut self.desk.ops, id, result);
+                    continue;
+                }
+                Action::Read { id, at, buf, bypass_cache } => {
+                    let offset = at.byte_offset();
+                    if bypass_cache {
+                        self.desk.bypass.forget(offset, buf.len() as u64);
+                    }
+                    (id, IoOp::Read { offset, buf })
+                }
+                Action::Write { id, at, bufs } => {
+                    (id, IoOp::Write { offset: at.byte_offset(), bufs })
+                }
+                Action::Flush { id } => (id, IoOp::Flush),
+                Action::Discard { id, at, blocks } => {
+                    (id, IoOp::Discard { offset: at.byte_offset(), len: bytes(blocks) })
+                }
+                Action::Allocate { id, at, blocks } => {
+                    (id, IoOp::Allocate { offset: at.byte_offset(), len: bytes(blocks) })
+                }
+                Action::Grow { id, blocks } => (id, IoOp::Grow { len: bytes(blocks) }),
+            };
+            self.desk.driver.submit(IoRequest { tag: id.0, op });
+        }
+    }
+}
+
+fn bytes(blocks: u64) -> u64 {
+    blocks.saturating_mul(cow_format::BLOCK_SIZE as u64)
+}
+
+fn reply(ops: &mut Operations, id: OpId, result: Result<Reply, Error>) {
+    match ops.remove(id) {
+        Some(completion) => completion.complete(result),
+        None => tracing::error!(?id, "the engine answered an operation that nobody asked for"),
+    }
+}

@@ -1,0 +1,233 @@
+//! What is done to a pool as a whole: volumes, snapshots, properties, sizes.
+
+use crate::error::{Error, unexpected};
+use crate::pool::Pool;
+use crate::types::{
+    DeleteOptions, DiffPage, IMPORTING, Kept, NodeInfo, PoolInfo, Props, RollbackOptions, SetSize,
+    SnapshotOptions,
+};
+use cow_engine::{Op, Reply, SnapTarget};
+use cow_format::{BLOCK_SIZE, NodeId};
+
+/// Takes the answer that fits, or complains.
+macro_rules! expect {
+    ($reply:expr, $pattern:pat => $value:expr) => {
+        match $reply? {
+            $pattern => Ok($value),
+            other => Err(unexpected(&other)),
+        }
+    };
+}
+
+impl Pool {
+    /// Creates a thin volume: it takes space only for what is written.
+    pub fn create_volume(
+        &self,
+        name: &str,
+        size_bytes: u64,
+        props: &[(String, String)],
+    ) -> Result<NodeId, Error> {
+        let op = Op::CreateVolume { name: name.into(), size_bytes, props: props.to_vec() };
+        expect!(self.call(op), Reply::Node(node) => node)
+    }
+
+    /// Takes snapshots, each named `VOL@SNAP`, all at one instant. Durable. What is written
+    /// later is not in them, whatever was acknowledged before is.
+    pub fn snapshot(
+        &self,
+        names: &[impl AsRef<str>],
+        options: SnapshotOptions,
+    ) -> Result<Vec<NodeId>, Error> {
+        let op = Op::Snapshot { targets: targets(names)?, options: options.into() };
+        expect!(self.call(op), Reply::Nodes(nodes) => nodes)
+    }
+
+    /// Takes volumes back to snapshots, each named `VOL@SNAP`, atomically. Newer snapshots stay.
+    /// The answer says, for each, which snapshot keeps what was replaced; none does when nothing
+    /// had changed.
+    ///
+    /// # Errors
+    /// `Busy` while a volume is open for writing, unless `force` is set; then its clients are
+    /// fenced.
+    pub fn rollback(
+        &self,
+        names: &[impl AsRef<str>],
+        options: RollbackOptions,
+    ) -> Result<Vec<Option<Kept>>, Error> {
+        let RollbackOptions { discard_current, force } = options;
+        let op = Op::Rollback { targets: targets(names)?, discard_current, force };
+        expect!(self.call(op), Reply::RolledBack(kept) => kept.into_iter().map(named).collect())
+    }
+
+    /// Brings back what the last rollback of a volume replaced. A second `undo` is a redo.
+    pub fn undo(&self, volume: &str, force: bool) -> Result<Option<Kept>, Error> {
+        let op = Op::Undo { volume: volume.into(), force };
+        expect!(self.call(op), Reply::RolledBack(kept) => kept.into_iter().next().and_then(named))
+    }
+
+    /// Makes a volume that begins as the snapshot `source`, in constant time.
+    pub fn clone_volume(
+        &self,
+        source: &str,
+        name: &str,
+        props: &[(String, String)],
+    ) -> Result<NodeId, Error> {
+        let source = target(source)?;
+        let op = Op::Clone { source, name: name.into(), props: props.to_vec() };
+        expect!(self.call(op), Reply::Node(node) => node)
+    }
+
+    /// Deletes volumes and snapshots, in any order; or says what that would free. Their space
+    /// comes back in the background.
+    ///
+    /// # Errors
+    /// `Busy` when one is open, is held, or has snapshots and `recursive` is not set: the text
+    /// says which.
+    pub fn delete(
+        &self,
+        names: &[impl AsRef<str>],
+        options: DeleteOptions,
+    ) -> Result<SetSize, Error> {
+        let DeleteOptions { recursive, dry_run } = options;
+        let op = Op::Delete { names: strings(names), recursive, dry_run };
+        expect!(self.call(op), Reply::Deleted(size) => size.into())
+    }
+
+    /// Renames `VOL`, or `VOL@SNAP` (whose new name may be given with its volume or without).
+    pub fn rename(&self, name: &str, to: &str) -> Result<(), Error> {
+        let mut bare = to;
+        if let Some((volume, _)) = name.split_once('@')
+            && let Some((other, snapshot)) = to.split_once('@')
+        {
+            if other != volume {
+                return Err(Error::Invalid(format!("{to}: a snapshot stays with its volume")));
+            }
+            bare = snapshot;
+        }
+        self.done(Op::Rename { name: name.into(), to: bare.into() })?;
+        let new = match name.split_once('@') {
+            Some((volume, _)) => format!("{volume}@{bare}"),
+            None => bare.into(),
+        };
+        self.core.each_label(|label| label.rename(name, &new));
+        Ok(())
+    }
+
+    /// Changes the size of a volume. `shrink` allows it to become smaller: what lies beyond is
+    /// lost.
+    pub fn resize(&self, volume: &str, size_bytes: u64, shrink: bool) -> Result<(), Error> {
+        self.done(Op::Resize { volume: volume.into(), size_bytes, shrink })?;
+        self.core.each_label(|label| label.resize(volume, size_bytes));
+        Ok(())
+    }
+
+    /// Sets (or, with `None`, removes) properties of `VOL`, `VOL@SNAP`, or, with an empty name,
+    /// the pool.
+    pub fn set_props(&self, name: &str, changes: &[(String, Option<String>)]) -> Result<(), Error> {
+        self.done(Op::SetProps { name: name.into(), changes: changes.to_vec() })
+    }
+
+    /// The properties and holds of `VOL`, `VOL@SNAP`, or, with an empty name, the pool.
+    pub fn props(&self, name: &str) -> Result<Props, Error> {
+        let reply = self.call(Op::GetProps { name: name.into() });
+        expect!(reply, Reply::Props { props, holds } => Props { props, holds })
+    }
+
+    /// Holds a snapshot: it cannot be deleted until `tag` is released.
+    pub fn hold(&self, name: &str, tag: &str) -> Result<(), Error> {
+        self.done(Op::Hold { name: name.into(), tag: tag.into(), set: true })
+    }
+
+    /// Releases a hold.
+    pub fn release(&self, name: &str, tag: &str) -> Result<(), Error> {
+        self.done(Op::Hold { name: name.into(), tag: tag.into(), set: false })
+    }
+
+    /// All volumes and snapshots. `exact` folds first what is pending, so that sizes are those
+    /// of now.
+    pub fn list(&self, exact: bool) -> Result<Vec<NodeInfo>, Error> {
+        let reply = self.call(Op::List { exact });
+        expect!(reply, Reply::List(nodes) => nodes.into_iter().map(NodeInfo::from).collect())
+    }
+
+    /// What deleting exactly these together would free.
+    pub fn set_size(&self, names: &[impl AsRef<str>]) -> Result<SetSize, Error> {
+        let reply = self.call(Op::SetSize { names: strings(names) });
+        expect!(reply, Reply::SetSize(size) => size.into())
+    }
+
+    /// The state of the pool. `exact` folds first what is pending.
+    pub fn info(&self, exact: bool) -> Result<PoolInfo, Error> {
+        let mut info = expect!(self.call(Op::Info { exact }), Reply::Info(info) => {
+            PoolInfo::from(*info)
+        })?;
+        let facts = &self.core.facts;
+        info.uuid = facts.identity.uuid_text();
+        info.path = facts.path.display().to_string();
+        info.driver = facts.driver.into();
+        info.direct_io = facts.direct;
+        info.notes = facts.notes.clone();
+        Ok(info)
+    }
+
+    /// A page of at most `limit` extents that differ between two states of one family, from byte
+    /// `offset` on.
+    pub fn diff(&self, from: &str, to: &str, offset: u64, limit: usize) -> Result<DiffPage, Error> {
+        let op = Op::Diff { from: from.into(), to: to.into(), offset, limit };
+        expect!(self.call(op), Reply::Diff { extents, next } => DiffPage { extents, next })
+    }
+
+    /// Makes the pool larger; its file grows with it.
+    pub fn grow(&self, size_bytes: u64) -> Result<(), Error> {
+        self.done(Op::GrowPool { blocks: size_bytes / BLOCK_SIZE as u64 })
+    }
+
+    /// Folds what is pending and returns when it is durable.
+    pub fn checkpoint(&self) -> Result<(), Error> {
+        self.done(Op::Checkpoint)
+    }
+
+    /// Waits until the space of all that was deleted has come back.
+    pub fn wait_reclaim(&self) -> Result<(), Error> {
+        self.done(Op::WaitReclaim)
+    }
+
+    /// Deletes what imports left behind when this pool's last process died.
+    pub(crate) fn delete_unfinished(&self) -> Result<(), Error> {
+        for node in self.list(false)? {
+            if node.prop(IMPORTING).is_none() || !node.live {
+                continue;
+            }
+            let name = &node.name;
+            tracing::warn!(%name, "deleting what an interrupted import or export left behind");
+            let options = DeleteOptions { recursive: node.is_volume(), dry_run: false };
+            match self.delete(&[name], options) {
+                // A snapshot may have gone with its volume.
+                Ok(_) | Err(Error::NotFound(_)) => {}
+                Err(error) => tracing::warn!(%name, %error, "that failed; it stays for now"),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn named(kept: Option<(String, NodeId)>) -> Option<Kept> {
+    kept.map(|(name, node)| Kept { name, node: node.0 })
+}
+
+fn strings(names: &[impl AsRef<str>]) -> Vec<String> {
+    names.iter().map(|name| name.as_ref().to_owned()).collect()
+}
+
+fn targets(names: &[impl AsRef<str>]) -> Result<Vec<SnapTarget>, Error> {
+    names.iter().map(|name| target(name.as_ref())).collect()
+}
+
+fn target(name: &str) -> Result<SnapTarget, Error> {
+    match name.split_once('@') {
+        Some((volume, snapshot)) if !volume.is_empty() && !snapshot.is_empty() => {
+            Ok(SnapTarget { volume: volume.into(), snapshot: snapshot.into() })
+        }
+        _ => Err(Error::Invalid(format!("{name}: a snapshot's name is VOL@SNAP"))),
+    }
+}
