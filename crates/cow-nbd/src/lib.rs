@@ -1,0 +1,54 @@
+//! An NBD server for copy-on-write volumes, written after the protocol document of the NBD
+//! project.
+//!
+//! The room between the network and the storage: it knows sockets, threads and the protocol, and
+//! of the storage only the traits [`Exports`] and [`Export`]. Programs that serve volumes call it;
+//! nothing below it may.
+//!
+//! ```text
+//!   wire        bytes ⇄ values; no I/O, what a fuzzer calls
+//!   handshake   negotiation of one client          session  its requests
+//!   queue       what is in flight on a connection  writer   its replies
+//!   listen      sockets                            config   what a server shall be
+//!   limits      what clients may cost              error    why it cannot start
+//!   server      accepting, and the handle to it all
+//!   sys         the unsafe system calls
+//! ```
+//!
+//! What a client can do to others is bounded everywhere: the time for negotiation, the length of
+//! options, requests and payloads in flight, the number of connections. See [`Limits`].
+//!
+//! ```no_run
+//! # fn run(exports: std::sync::Arc<dyn cow_nbd::Exports>) -> Result<(), cow_nbd::ServerError> {
+//! let server = cow_nbd::Server::builder().unix("nbd.sock").start(exports)?;
+//! println!("{:?}", server.uris("vol"));
+//! server.shutdown();
+//! # Ok(())
+//! # }
+//! ```
+#![deny(unsafe_code)]
+
+mod config;
+mod conn;
+mod error;
+mod export;
+mod handshake;
+mod limits;
+#[allow(unsafe_code)] // taking over the descriptors that systemd passes
+mod listen;
+mod queue;
+mod server;
+mod session;
+#[allow(unsafe_code)] // system calls
+mod sys;
+mod uri;
+pub mod wire;
+mod writer;
+
+pub use config::{Server, ServerBuilder};
+pub use conn::ConnectionInfo;
+pub use error::ServerError;
+pub use export::{Completion, Export, ExportError, Exports, Extent, Request, Response};
+pub use limits::Limits;
+pub use listen::{Listener, inherited_listeners};
+pub use server::ServerHandle;

@@ -1,0 +1,168 @@
+//! The thread that answers: takes all replies that are ready and sends them with as few system
+//! calls as possible, data straight from the buffers of the storage.
+
+use crate::conn::Conn;
+use crate::export::Response;
+use crate::queue::{About, Failure, Reply};
+use crate::wire::{self, Head, MetaContext, NbdError};
+use cowstore::Buf;
+use std::borrow::Cow;
+use std::io::{self, IoSlice};
+use std::net::Shutdown;
+
+/// A single vectored write takes at most this many slices (`IOV_MAX`).
+const SLICES_MAX: usize = 1024;
+static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
+
+/// A reply in the form in which it is sent.
+struct Frame {
+    head: Head,
+    body: Body,
+}
+
+enum Body {
+    Empty,
+    Data { buf: Buf, skip: usize, len: usize },
+    Zeroes(usize),
+    Text(Cow<'static, str>),
+    Bytes(Vec<u8>),
+}
+
+/// Sends replies until none will come. After an error, or when the client has stopped reading for
+/// too long, it goes on taking them, so that the requests in flight come to their end.
+pub(crate) fn run(conn: &Conn, structured: bool) {
+    let mut dead = false;
+    let mut batch = Vec::new();
+    let mut frames = Vec::new();
+    while conn.queue.take(&mut batch) {
+        let requests = batch.len();
+        let bytes = batch.iter().map(|reply| reply.cost_bytes).sum();
+        let mut close = false;
+        for reply in batch.drain(..) {
+            close |= matches!(&reply.result, Err(Failure { close: true, .. }));
+            frames.push(encode(reply, structured));
+        }
+        if !dead && let Err(error) = send(conn, &frames) {
+            tracing::debug!(client = %conn.peer, %error, "cannot reply");
+            dead = true;
+            conn.hang_up(Shutdown::Both);
+        }
+        if close {
+            conn.hang_up(Shutdown::Read);
+        }
+        frames.clear();
+        conn.queue.written(requests, bytes);
+    }
+}
+
+fn send(conn: &Conn, frames: &[Frame]) -> io::Result<()> {
+    let mut slices = Vec::with_capacity(frames.len() * 2);
+    for frame in frames {
+        slices.push(IoSlice::new(frame.head.as_bytes()));
+        match &frame.body {
+            Body::Empty => {}
+            // `encode` has checked the range.
+            Body::Data { buf, skip, len } => slices.push(IoSlice::new(&buf[*skip..*skip + *len])),
+            Body::Zeroes(len) => {
+                let whole = len / ZEROES.len();
+                slices.extend((0..whole).map(|_| IoSlice::new(&ZEROES)));
+                slices.push(IoSlice::new(&ZEROES[..len % ZEROES.len()]));
+            }
+            Body::Text(text) => slices.push(IoSlice::new(text.as_bytes())),
+            Body::Bytes(bytes) => slices.push(IoSlice::new(bytes)),
+        }
+    }
+    let mut rest = slices.as_mut_slice();
+    // Empty slices at the front are skipped by advancing by nothing.
+    IoSlice::advance_slices(&mut rest, 0);
+    while !rest.is_empty() {
+        let most = rest.len().min(SLICES_MAX);
+        match conn.stream.write_vectored(&rest[..most]) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(sent) => IoSlice::advance_slices(&mut rest, sent),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+fn encode(reply: Reply, structured: bool) -> Frame {
+    let Reply { cookie, about, result, .. } = reply;
+    match (about, result) {
+        (_, Err(failure)) => error(cookie, failure.error, failure.message, structured),
+        (About::Read { offset, len }, Ok(response)) => {
+            read(cookie, offset, len, response, structured)
+        }
+        (About::BlockStatus { len, req_one }, Ok(response)) => {
+            block_status(cookie, len, req_one, response)
+        }
+        (About::WriteZeroes { .. } | About::Other, Ok(_)) => {
+            Frame { head: wire::simple_head(cookie, None), body: Body::Empty }
+        }
+    }
+}
+
+fn error(cookie: u64, error: NbdError, message: Cow<'static, str>, structured: bool) -> Frame {
+    if !structured {
+        return Frame { head: wire::simple_head(cookie, Some(error)), body: Body::Empty };
+    }
+    let message = match wire::error_payload(&message) {
+        cut if cut.len() < message.len() => Cow::Owned(cut.to_owned()),
+        _ => message,
+    };
+    Frame { head: wire::error_head(cookie, error, &message), body: Body::Text(message) }
+}
+
+/// The storage has answered something that does not fit the request. That is its fault, and the
+/// client must not be served what might be somebody else's bytes.
+fn misfit(cookie: u64, structured: bool) -> Frame {
+    tracing::error!(cookie, "the storage's response does not fit the request");
+    error(cookie, NbdError::Io, "bad response of the storage".into(), structured)
+}
+
+fn read(cookie: u64, offset: u64, len: u32, response: Response, structured: bool) -> Frame {
+    let wanted = len as usize;
+    match response {
+        Response::Zeroes if structured => {
+            Frame { head: wire::offset_hole_head(cookie, offset, len), body: Body::Empty }
+        }
+        Response::Zeroes => {
+            Frame { head: wire::simple_head(cookie, None), body: Body::Zeroes(wanted) }
+        }
+        // A read of nothing; a data chunk must have at least one byte.
+        Response::Done if len == 0 => {
+            let head = if structured {
+                wire::structured_none_head(cookie)
+            } else {
+                wire::simple_head(cookie, None)
+            };
+            Frame { head, body: Body::Empty }
+        }
+        Response::Data { buf, skip, len: found }
+            if found == wanted && skip.checked_add(found).is_some_and(|end| end <= buf.len()) =>
+        {
+            let head = if structured {
+                wire::offset_data_head(cookie, offset, len)
+            } else {
+                wire::simple_head(cookie, None)
+            };
+            Frame { head, body: Body::Data { buf, skip, len: found } }
+        }
+        _ => misfit(cookie, structured),
+    }
+}
+
+fn block_status(cookie: u64, len: u32, req_one: bool, response: Response) -> Frame {
+    let Response::Extents(extents) = response else { return misfit(cookie, true) };
+    let extents = extents.iter().map(|extent| (extent.len, extent.hole, extent.zero));
+    let payload = wire::allocation_payload(extents, len, req_one);
+    if payload.is_empty() {
+        return misfit(cookie, true);
+    }
+    let context = MetaContext::BaseAllocation.id();
+    Frame {
+        head: wire::block_status_head(cookie, context, true, payload.len()),
+        body: Body::Bytes(payload),
+    }
+}
