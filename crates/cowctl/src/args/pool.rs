@@ -1,0 +1,49 @@
+//! The words of `pool`.
+
+use super::shared::Json;
+use crate::units::parse_size;
+use clap::{Args, Subcommand};
+
+#[derive(Debug, Subcommand)]
+pub enum PoolCommand {
+    /// Make a pool in a new file, or on a block device
+    Create(PoolCreate),
+    /// Geometry, space, health
+    #[command(visible_alias = "status")]
+    Info(PoolInfo),
+    /// Make the pool larger
+    Grow(PoolGrow),
+}
+
+#[derive(Debug, Args)]
+pub struct PoolCreate {
+    /// Size of the file; a device is used whole
+    #[arg(long, value_parser = parse_size)]
+    pub size: Option<u64>,
+    /// Reserve all of the space now
+    #[arg(long)]
+    pub preallocate: bool,
+    /// Go over what is there
+    #[arg(long)]
+    pub force: bool,
+    #[command(flatten)]
+    pub json: Json,
+}
+
+#[derive(Debug, Args)]
+pub struct PoolInfo {
+    /// Exact numbers of bytes
+    #[arg(long)]
+    pub exact: bool,
+    #[command(flatten)]
+    pub json: Json,
+}
+
+#[derive(Debug, Args)]
+pub struct PoolGrow {
+    /// The new size
+    #[arg(long, value_parser = parse_size)]
+    pub size: u64,
+    #[command(flatten)]
+    pub json: Json,
+}

@@ -1,0 +1,97 @@
+//! `pool create`, `pool info`, `pool grow`.
+
+use crate::args::{PoolCreate, PoolGrow, PoolInfo};
+use crate::failure::Failure;
+use crate::output;
+use crate::session::{self, Access, open_options};
+use crate::units::human_size;
+use cowstore::{CreateOptions, Pool, PoolInfo as Info, Verb};
+use serde_json::{Value, json};
+use std::path::Path;
+
+pub fn create(path: &Path, args: &PoolCreate) -> Result<(), Failure> {
+    let options = CreateOptions {
+        size_bytes: args.size,
+        preallocate: args.preallocate,
+        force: args.force,
+        open: open_options(false),
+        ..CreateOptions::default()
+    };
+    let fail = Failure::of(path);
+    let pool = Pool::create(path, &options).map_err(&fail)?;
+    let info = pool.info(false);
+    pool.close().map_err(&fail)?;
+    show_if(args.json.json, &info.map_err(&fail)?)
+}
+
+pub fn info(path: &Path, args: &PoolInfo) -> Result<(), Failure> {
+    let info = session::with(path, Access::Look, |pool| pool.info(true))?;
+    if args.json.json {
+        return output::json("pool", body(&info));
+    }
+    let size = |bytes| if args.exact { bytes_text(bytes) } else { human_size(bytes) };
+    let mut lines = vec![
+        ("pool", info.path.clone()),
+        ("uuid", info.uuid.clone()),
+        ("format", format!("version {}", info.version)),
+        ("size", format!("{} (can grow to {})", size(info.size_bytes), size(info.limit_bytes))),
+        (
+            "used",
+            format!(
+                "{}: data {}, metadata {}",
+                size(info.used_bytes),
+                size(info.data_bytes),
+                size(info.metadata_bytes)
+            ),
+        ),
+        ("free", size(info.free_bytes)),
+        ("reclaiming", size(info.reclaiming_bytes)),
+        (
+            "journal",
+            format!("{}, {} in use", size(info.journal_bytes), size(info.journal_used_bytes)),
+        ),
+        ("volumes", info.volumes.to_string()),
+        ("snapshots", info.snapshots.to_string()),
+        (
+            "driver",
+            format!("{}, {} I/O", info.driver, if info.direct_io { "direct" } else { "buffered" }),
+        ),
+        ("health", health(&info)),
+    ];
+    lines.extend(info.notes.iter().map(|note| ("note", note.clone())));
+    lines.iter().try_for_each(|(key, value)| output::line(format!("{key:<11} {value}")))
+}
+
+pub fn grow(path: &Path, args: &PoolGrow) -> Result<(), Failure> {
+    let info = session::with(path, Access::Change, |pool| {
+        pool.done(Verb::Grow { size_bytes: args.size })?;
+        pool.info(false)
+    })?;
+    show_if(args.json.json, &info)
+}
+
+fn show_if(wanted: bool, info: &Info) -> Result<(), Failure> {
+    if wanted { output::json("pool", body(info)) } else { Ok(()) }
+}
+
+fn bytes_text(bytes: u64) -> String {
+    bytes.to_string()
+}
+
+/// In one word, or in the words of what went wrong.
+fn health(info: &Info) -> String {
+    match &info.poisoned {
+        Some(reason) => format!("stopped: {reason}"),
+        None if info.damage > 0 => format!("damaged: {} map nodes cannot be read", info.damage),
+        None if info.stats.checksum_failures > 0 => {
+            format!("damaged: {} checksums failed", info.stats.checksum_failures)
+        }
+        None => "ok".into(),
+    }
+}
+
+fn body(info: &Info) -> Value {
+    let mut body = serde_json::to_value(info).unwrap_or_else(|_| json!({}));
+    body["health"] = json!(health(info));
+    body
+}

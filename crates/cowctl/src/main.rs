@@ -1,0 +1,45 @@
+//! `cowctl`: the command line of Cowstore.
+//!
+//! ```text
+//!   args                 the words            units     sizes, times, names
+//!   dispatch             from the words to    commands, serve, demo: what each verb does
+//!   session              the pool, here or in the process that has it
+//!   image                its file, for the checker
+//!   output, progress     what is shown        failure   why not, and the exit code
+//! ```
+#![forbid(unsafe_code)]
+
+mod args;
+mod commands;
+mod demo;
+mod dispatch;
+mod failure;
+mod image;
+mod output;
+mod progress;
+mod serve;
+mod session;
+mod units;
+
+use clap::Parser;
+use std::process::ExitCode;
+use tracing::Level;
+
+fn main() -> ExitCode {
+    let cli = args::Cli::parse();
+    let level = std::env::var("COWCTL_LOG").ok().and_then(|text| text.parse().ok());
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .with_target(false)
+        .with_max_level(level.unwrap_or(Level::WARN))
+        .init();
+    match dispatch::run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) if failure.is_closed_pipe() => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("cowctl: {failure}");
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}

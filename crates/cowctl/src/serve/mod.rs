@@ -1,0 +1,171 @@
+//! `serve`: the pool over NBD, and its control socket.
+
+mod address;
+mod exports;
+mod notify;
+
+use crate::args::Serve;
+use crate::failure::Failure;
+use crate::output;
+use crate::session::{must_exist, open_options};
+use address::{Listen, beside};
+use cow_nbd::{Server, ServerError, ServerHandle};
+use cowstore::control::{ControlServer, Host};
+use cowstore::{ExportInfo, Pool};
+pub use exports::PoolExports;
+use serde_json::{Value, json};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use std::path::Path;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, OnceLock};
+use std::thread;
+
+/// Serves until a signal, or a request over the control socket, ends it.
+pub fn run(path: &Path, args: &Serve) -> Result<(), Failure> {
+    must_exist(path)?;
+    let listen = args.nbd.iter().map(|text| Listen::parse(text)).collect::<Result<Vec<_>, _>>();
+    let listen = listen.map_err(Failure::Usage)?;
+    let fail = Failure::of(path);
+    let pool = Pool::open(path, &open_options(args.read_only)).map_err(&fail)?;
+    let pool = Arc::new(pool);
+    let served = serve(&pool, listen, args);
+    // Whatever came of it, the pool is closed in good order.
+    let closed = pool.shutdown().map_err(&fail);
+    served.and(closed)
+}
+
+fn serve(pool: &Arc<Pool>, listen: Vec<Listen>, args: &Serve) -> Result<(), Failure> {
+    let fail = Failure::of(pool.path());
+    let (stop, stopped) = channel();
+    watch_signals(stop.clone())?;
+    let nbd = Arc::new(OnceLock::new());
+    let control = ControlServer::start(pool.clone(), host(pool, &nbd, stop)).map_err(&fail)?;
+    let exports = Arc::new(PoolExports::new(pool.clone()));
+    let mut notes = Vec::new();
+    let server = start_nbd(pool.path(), control.socket(), listen, args, exports, &mut notes)?;
+    let server = Arc::new(server);
+    // Nobody else sets it.
+    let _ = nbd.set(server.clone());
+    for note in &notes {
+        eprintln!("cowctl: note: {note}");
+    }
+    output::line(ready(pool, &server, control.socket(), &notes).to_string())?;
+    notify::systemd("READY=1");
+    wait(&stopped);
+    notify::systemd("STOPPING=1");
+    server.shutdown();
+    control.stop();
+    Ok(())
+}
+
+/// Ends when it is told to.
+fn wait(stopped: &Receiver<()>) {
+    // The sender is held by a thread that lives as long as the process.
+    let _ = stopped.recv();
+}
+
+fn watch_signals(stop: Sender<()>) -> Result<(), Failure> {
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])
+        .map_err(|e| Failure::Failed(format!("cannot catch signals: {e}")))?;
+    let watch = move || {
+        // The second signal finds nobody waiting, and does no harm.
+        while signals.forever().next().is_some() && stop.send(()).is_ok() {}
+    };
+    let thread = thread::Builder::new().name("signals".into()).spawn(watch);
+    thread.map(|_| ()).map_err(|e| Failure::Failed(format!("cannot start a thread: {e}")))
+}
+
+/// What the control socket needs to know of the server.
+fn host(pool: &Arc<Pool>, nbd: &Arc<OnceLock<Arc<ServerHandle>>>, stop: Sender<()>) -> Host {
+    let (pool, nbd) = (Arc::downgrade(pool), nbd.clone());
+    let exports = move || {
+        let (Some(pool), Some(server)) = (pool.upgrade(), nbd.get()) else { return Vec::new() };
+        export_list(&pool, server)
+    };
+    let shutdown = move || {
+        // Nobody listens when it is ending already.
+        let _ = stop.send(());
+    };
+    Host { exports: Some(Arc::new(exports)), shutdown: Some(Arc::new(shutdown)) }
+}
+
+fn export_list(pool: &Pool, server: &ServerHandle) -> Vec<ExportInfo> {
+    let connections = server.connections();
+    let info = |name: String| ExportInfo {
+        uri: server.uris(&name).into_iter().next().unwrap_or_default(),
+        read_only: pool.is_read_only() || name.contains('@'),
+        clients: connections
+            .iter()
+            .filter(|conn| conn.export.as_deref() == Some(name.as_str()))
+            .map(|conn| conn.client.clone())
+            .collect(),
+        name,
+    };
+    exports::names(pool).into_iter().map(info).collect()
+}
+
+/// Listens where the command line says; else on what the parent process passed; else on a socket
+/// beside the pool.
+fn start_nbd(
+    pool: &Path,
+    control: &Path,
+    listen: Vec<Listen>,
+    args: &Serve,
+    exports: Arc<PoolExports>,
+    notes: &mut Vec<String>,
+) -> Result<ServerHandle, Failure> {
+    let mut builder = Server::builder().insecure(args.insecure);
+    let inherited = cow_nbd::inherited_listeners().map_err(refused)?;
+    let is_silent = listen.is_empty() && inherited.is_empty();
+    for listener in inherited {
+        builder = builder.fd(listener);
+    }
+    for place in listen {
+        builder = match place {
+            Listen::Unix(path) => builder.unix(path),
+            Listen::Tcp(addresses) => addresses.into_iter().fold(builder, |b, at| b.tcp(at)),
+        };
+    }
+    if is_silent {
+        builder = builder.unix(beside(pool, control, notes));
+    }
+    builder.start(exports).map_err(refused)
+}
+
+fn refused(error: ServerError) -> Failure {
+    match error {
+        ServerError::InUse { .. } | ServerError::NotASocket { .. } => {
+            Failure::Refused(error.to_string())
+        }
+        ServerError::Insecure { .. } => Failure::Usage(format!("{error} (--insecure)")),
+        other => Failure::Failed(other.to_string()),
+    }
+}
+
+/// The line that says that clients may come.
+fn ready(pool: &Pool, server: &ServerHandle, control: &Path, notes: &[String]) -> Value {
+    let export = |info: ExportInfo| {
+        json!({
+            "name": info.name,
+            "uri": info.uri,
+            "uris": server.uris(&info.name),
+            "read_only": info.read_only,
+        })
+    };
+    let exports: Vec<Value> = export_list(pool, server).into_iter().map(export).collect();
+    let uris = server.uris("");
+    let body = json!({
+        "ready": true,
+        "pid": std::process::id(),
+        "pool": pool.path().display().to_string(),
+        "uuid": pool.identity().uuid_text(),
+        "uri": uris.first(),
+        "uris": uris,
+        "exports": exports,
+        "control": control.display().to_string(),
+        "read_only": pool.is_read_only(),
+        "notes": notes,
+    });
+    output::with_schema("serve", body)
+}
