@@ -1,0 +1,16 @@
+//! Shared helpers of the end-to-end tests: real processes, a directory of their own for each
+//! test, and what it takes to look at them. For tests alone: what goes wrong here panics.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![forbid(unsafe_code)]
+
+mod images;
+mod nbd;
+mod place;
+mod server;
+mod tools;
+
+pub use images::{file_hash, hash, pattern, sparse_image};
+pub use nbd::Client;
+pub use place::{Outcome, Place, cowctl};
+pub use server::Server;
+pub use tools::{have, is_root, run, run_ok, signal, wait_until};
