@@ -41,6 +41,12 @@ pub fn mkfs(uuid: [u8; 16], options: &LayoutOptions, time_ns: u64) -> Result<Mkf
     let mut writes = Vec::new();
     let mut zones = Vec::new();
     for zone in 0..Geometry::zone_count(blocks) {
+        if used_zones != zone && geometry.reserved_runs(zone, blocks).is_empty() {
+            // Most zones of a large pool: nothing in them is ever looked at.
+            let all = ZONE_BLOCKS as u16;
+            zones.push(ZoneDesc { fresh: true, free: all, longest: all, ..ZoneDesc::default() });
+            continue;
+        }
         let mut page = reserved_page(geometry, zone, blocks);
         let mut fresh = true;
         if used_zones == zone {
