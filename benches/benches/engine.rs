@@ -85,7 +85,12 @@ fn rollback(c: &mut Criterion) {
     ram.fill(export, 1024);
     ram.run(Op::CloseExport { export });
     ram.run(Op::Snapshot { targets: target("base"), options: SnapOptions::default() });
-    let back = |_| Op::Rollback { targets: target("base"), discard_current: false, force: false };
+    let back = |_| Op::Rollback {
+        targets: target("base"),
+        discard_current: false,
+        force: false,
+        edits: Vec::new(),
+    };
     c.bench_function("rollback", |b| verbs(b, &mut ram, back, |_| None));
 }
 

@@ -6,6 +6,7 @@
 use crate::error::Error;
 use cow_format::entry::{Consistency, NodeKind};
 use cow_format::{Buf, BufSlice, FrameSeq, NodeId, Phys, VolumeId};
+pub use cow_snaptree::{NewVolume, PropEdit};
 
 /// Names an operation that a client asked for; chosen by the caller, unique while in progress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -146,6 +147,8 @@ pub struct SnapOptions {
     pub expiry_ns: u64,
     /// Properties of each.
     pub props: Vec<(String, String)>,
+    /// Changes of properties of others, committed with the snapshots.
+    pub edits: Vec<PropEdit>,
 }
 
 impl Default for SnapOptions {
@@ -155,6 +158,7 @@ impl Default for SnapOptions {
             consistency: Consistency::Crash,
             expiry_ns: 0,
             props: Vec::new(),
+            edits: Vec::new(),
         }
     }
 }
@@ -240,16 +244,15 @@ pub enum Op {
         /// Bytes.
         len: u64,
     },
-    /// A thin volume. Reply: `Node`.
-    CreateVolume {
-        /// Its name.
-        name: String,
-        /// Its size in bytes; kept to the byte.
-        size_bytes: u64,
-        /// Its properties.
-        props: Vec<(String, String)>,
+    /// Thin volumes, all or none. Durable. Reply: `Nodes`, as asked.
+    CreateVolumes {
+        /// The volumes.
+        volumes: Vec<NewVolume>,
+        /// Changes of properties of others, committed with them.
+        edits: Vec<PropEdit>,
     },
-    /// Snapshots of one or more volumes at one instant. Durable. Reply: `Nodes`, as asked.
+    /// Snapshots of one or more volumes at one instant. Durable. A volume that has a property
+    /// `limit` never has more of kind `User` than it says. Reply: `Nodes`, as asked.
     Snapshot {
         /// The names.
         targets: Vec<SnapTarget>,
@@ -264,6 +267,8 @@ pub enum Op {
         discard_current: bool,
         /// Fence clients that have a volume open for writing instead of refusing.
         force: bool,
+        /// Changes of properties, committed with it.
+        edits: Vec<PropEdit>,
     },
     /// Back to what the last rollback of the volume replaced. Durable. Reply: `RolledBack`.
     Undo {

@@ -54,12 +54,10 @@ async fn dispatch(cx: &Cx, op: Op) -> OpResult {
 
 async fn dispatch_verb(cx: &Cx, op: Op) -> OpResult {
     match op {
-        Op::CreateVolume { name, size_bytes, props } => {
-            verbs::create_volume(cx, name, size_bytes, props).await
-        }
+        Op::CreateVolumes { volumes, edits } => verbs::create_volumes(cx, volumes, edits).await,
         Op::Snapshot { targets, options } => verbs::snapshot(cx, targets, options).await,
-        Op::Rollback { targets, discard_current, force } => {
-            verbs::rollback(cx, targets, discard_current, force).await
+        Op::Rollback { targets, discard_current, force, edits } => {
+            verbs::rollback(cx, targets, discard_current, force, edits).await
         }
         Op::Undo { volume, force } => verbs::undo(cx, volume, force).await,
         Op::Clone { source, name, props } => verbs::clone(cx, source, name, props).await,

@@ -1,7 +1,7 @@
 //! Verbs on the snapshot tree: plan, sequence, flush, answer. Each costs one frame and one device
 //! flush, whatever the size of the volume.
 
-use crate::api::{Reply, SnapOptions, SnapTarget};
+use crate::api::{NewVolume, PropEdit, Reply, SnapOptions, SnapTarget};
 use crate::core::{Core, OpResult, Pool, SequenceError};
 use crate::error::Error;
 use crate::flush::flush_to;
@@ -120,18 +120,22 @@ impl Pool {
     }
 }
 
-pub(crate) async fn create_volume(
+pub(crate) async fn create_volumes(
     cx: &Cx,
-    name: String,
-    size_bytes: u64,
-    props: Vec<(String, String)>,
+    volumes: Vec<NewVolume>,
+    edits: Vec<PropEdit>,
 ) -> OpResult {
-    commit(cx, Some(8), Reserve::Normal, &|core| {
+    let blocks = 6 + 2 * volumes.len() + 2 * edits.len();
+    commit(cx, Some(blocks as u64), Reserve::Normal, &|core| {
         let wall_ns = core.wall_ns;
-        tree(core)?.plan_create_volume(&name, size_bytes, &props, wall_ns)
+        let tree = tree(core)?;
+        let mut records = tree.plan_edits(&edits)?;
+        records.extend(tree.plan_create_volumes(&volumes, wall_ns)?);
+        Ok(records)
     })
     .await?;
-    resolve(cx, &name).map(Reply::Node)
+    let nodes = volumes.iter().map(|new| resolve(cx, &new.name)).collect::<Result<_, _>>()?;
+    Ok(Reply::Nodes(nodes))
 }
 
 pub(crate) async fn snapshot(cx: &Cx, targets: Vec<SnapTarget>, options: SnapOptions) -> OpResult {
@@ -139,16 +143,20 @@ pub(crate) async fn snapshot(cx: &Cx, targets: Vec<SnapTarget>, options: SnapOpt
         wait_for_depth(cx, &target.volume).await?;
     }
     let names: Vec<(&str, &str)> = pairs(&targets);
+    let edits = options.edits;
     let options = cow_snaptree::SnapOptions {
         kind: options.kind,
         consistency: options.consistency,
         expiry_ns: options.expiry_ns,
         props: options.props,
     };
-    let blocks = 8 + 2 * targets.len() as u64;
-    commit(cx, Some(blocks), Reserve::Normal, &|core| {
+    let blocks = 8 + 2 * targets.len() + 2 * edits.len();
+    commit(cx, Some(blocks as u64), Reserve::Normal, &|core| {
         let wall_ns = core.wall_ns;
-        tree(core)?.plan_snapshot(&names, &options, wall_ns)
+        let tree = tree(core)?;
+        let mut records = tree.plan_edits(&edits)?;
+        records.extend(tree.plan_snapshot(&names, &options, wall_ns)?);
+        Ok(records)
     })
     .await?;
     let nodes = targets
@@ -171,6 +179,7 @@ pub(crate) async fn rollback(
     targets: Vec<SnapTarget>,
     discard_current: bool,
     force: bool,
+    edits: Vec<PropEdit>,
 ) -> OpResult {
     let names: Vec<(&str, &str)> = pairs(&targets);
     for (volume, _) in &names {
@@ -183,7 +192,8 @@ pub(crate) async fn rollback(
         }
         let pool = core.pool.as_ref().ok_or(TreeError::Invalid("not open".into()))?;
         let unchanged = |head| pool.is_unchanged(head);
-        let records = pool.tree.plan_rollback(&names, discard_current, wall_ns, unchanged)?;
+        let mut records = pool.tree.plan_edits(&edits)?;
+        records.extend(pool.tree.plan_rollback(&names, discard_current, wall_ns, unchanged)?);
         Ok(spare_open_nodes(core, records))
     })
     .await?;

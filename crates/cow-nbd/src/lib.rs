@@ -2,8 +2,8 @@
 //! project.
 //!
 //! The room between the network and the storage: it knows sockets, threads and the protocol, and
-//! of the storage only the traits [`Exports`] and [`Export`]. Programs that serve volumes call it;
-//! nothing below it may.
+//! of the storage only the traits [`Exports`] and [`Export`], and how a pool has them
+//! ([`PoolExports`]). Programs that serve volumes call it; nothing below it may.
 //!
 //! ```text
 //!   wire        bytes ⇄ values; no I/O, what a fuzzer calls
@@ -11,7 +11,7 @@
 //!   queue       what is in flight on a connection  writer   its replies
 //!   listen      sockets                            config   what a server shall be
 //!   limits      what clients may cost              error    why it cannot start
-//!   server      accepting, and the handle to it all
+//!   server      accepting, and the handle to it all      pool   a pool as what is served
 //!   sys         the unsafe system calls
 //! ```
 //!
@@ -36,6 +36,7 @@ mod handshake;
 mod limits;
 #[allow(unsafe_code)] // taking over the descriptors that systemd passes
 mod listen;
+mod pool;
 mod queue;
 mod server;
 mod session;
@@ -51,4 +52,5 @@ pub use error::ServerError;
 pub use export::{Completion, Export, ExportError, Exports, Extent, Request, Response};
 pub use limits::Limits;
 pub use listen::{Listener, inherited_listeners};
+pub use pool::{PoolExports, exports_of};
 pub use server::ServerHandle;

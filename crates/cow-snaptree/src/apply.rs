@@ -15,7 +15,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// What `VolCreate` and `Clone` have in common.
-struct NewVolume<'a> {
+struct VolumeRecord<'a> {
     label_gen: Gen,
     volume: VolumeId,
     node: NodeId,
@@ -51,7 +51,7 @@ impl Tree {
             | Record::PoolGrow { .. }
             | Record::Marker => Ok(()),
             Record::VolCreate { label_gen, volume, node, size_bytes, time_ns, name, props } => {
-                let new = NewVolume {
+                let new = VolumeRecord {
                     label_gen: *label_gen,
                     volume: *volume,
                     node: *node,
@@ -64,7 +64,7 @@ impl Tree {
             }
             Record::Clone { label_gen, volume, node, parent, time_ns, name, props } => {
                 let size = self.clone_size(*parent)?;
-                let new = NewVolume {
+                let new = VolumeRecord {
                     label_gen: *label_gen,
                     volume: *volume,
                     node: *node,
@@ -153,7 +153,7 @@ impl Tree {
         self.relearn_unique(parent);
     }
 
-    fn apply_new_volume(&mut self, new: &NewVolume<'_>, size: u64) -> Result<(), TreeError> {
+    fn apply_new_volume(&mut self, new: &VolumeRecord<'_>, size: u64) -> Result<(), TreeError> {
         self.check_new(new.label_gen, [new.node])?;
         let id = new.volume;
         if id <= self.counters.last_volume || id.0 > u64::from(u32::MAX) {

@@ -4,6 +4,7 @@
 use crate::error::{TreeError, invalid};
 use crate::name::check_user_name;
 use crate::node::Node;
+use crate::policy::check_policies;
 use crate::props::{Props, check_changes, check_tag};
 use crate::table::{MAX_NODES, ROLLBACK_SLOTS};
 use crate::tree::{POOL_NODE, Tree};
@@ -40,28 +41,61 @@ impl Default for SnapOptions {
     }
 }
 
+/// A volume to be made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewVolume {
+    /// Its name.
+    pub name: String,
+    /// Its size in bytes; kept to the byte.
+    pub size_bytes: u64,
+    /// Its properties.
+    pub props: Vec<(String, String)>,
+}
+
+/// Changes of the properties of `VOL`, `VOL@SNAP` or (empty name) the pool.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PropEdit {
+    /// Whose.
+    pub name: String,
+    /// `None` removes.
+    pub changes: Vec<PropChange>,
+}
+
 /// Whether a volume can have this size: kept to the byte, at least one, at most 4 PiB.
 pub(crate) fn valid_size(bytes: u64) -> bool {
     bytes > 0 && bytes <= span_blocks(MAX_LEVEL) * BLOCK_SIZE as u64
 }
 
 impl Tree {
-    /// A new volume of `size_bytes`.
+    /// New volumes, all or none.
     ///
     /// # Errors
-    /// `Invalid`, `Exists`, `Limit`, `NoSlots`.
-    pub fn plan_create_volume(
+    /// `Invalid` (a name twice too), `Exists`, `Limit`, `NoSlots`.
+    pub fn plan_create_volumes(
         &self,
-        name: &str,
-        size_bytes: u64,
-        props: &[(String, String)],
+        volumes: &[NewVolume],
         time_ns: u64,
     ) -> Result<Vec<Record>, TreeError> {
-        check_size(size_bytes)?;
-        let (label_gen, volume) = self.plan_new_volume(name)?;
-        let node = self.next_node(0);
-        let (name, props) = (name.to_owned(), plan_props(props)?);
-        Ok(vec![Record::VolCreate { label_gen, volume, node, size_bytes, time_ns, name, props }])
+        let (first_gen, first_id) = self.plan_new_volumes(volumes.len())?;
+        let (mut seen, mut records) = (BTreeSet::new(), Vec::with_capacity(volumes.len()));
+        for (at, new) in (0..).zip(volumes) {
+            check_size(new.size_bytes)?;
+            self.check_volume_name(&new.name)?;
+            check_policies(new.props.iter().map(|(key, value)| (key, Some(value))))?;
+            if !seen.insert(&new.name) {
+                return invalid(format!("volumes: {} twice", new.name));
+            }
+            records.push(Record::VolCreate {
+                label_gen: Gen(first_gen.0 + at),
+                volume: VolumeId(first_id.0 + u64::from(at)),
+                node: self.next_node(at.into()),
+                size_bytes: new.size_bytes,
+                time_ns,
+                name: new.name.clone(),
+                props: plan_props(&new.props)?,
+            });
+        }
+        Ok(records)
     }
 
     /// A new volume that begins as snapshot `source` = (volume, snapshot).
@@ -76,7 +110,9 @@ impl Tree {
         time_ns: u64,
     ) -> Result<Vec<Record>, TreeError> {
         let (_, parent) = self.find_snapshot(source)?;
-        let (label_gen, volume) = self.plan_new_volume(name)?;
+        self.check_volume_name(name)?;
+        check_policies(props.iter().map(|(key, value)| (key, Some(value))))?;
+        let (label_gen, volume) = self.plan_new_volumes(1)?;
         let node = self.next_node(0);
         let (name, props) = (name.to_owned(), plan_props(props)?);
         Ok(vec![Record::Clone { label_gen, volume, node, parent, time_ns, name, props }])
@@ -86,7 +122,8 @@ impl Tree {
     /// one group.
     ///
     /// # Errors
-    /// `NotFound`, `Invalid` (a volume twice too), `Exists`, `Limit`, `NoSlots`.
+    /// `NotFound`, `Invalid` (a volume twice too), `Exists`, `Limit` (the volume's own for
+    /// snapshots of kind user too), `NoSlots`, `NotLoaded`.
     pub fn plan_snapshot(
         &self,
         targets: &[(&str, &str)],
@@ -112,7 +149,9 @@ impl Tree {
             if self.snapshot_by_name(id, name).is_some() {
                 return Err(TreeError::Exists(format!("{volume}@{name}")));
             }
-            self.check_snapshot_limit(id, volume)?;
+            if options.kind == NodeKind::User {
+                self.check_snapshot_limit(id)?;
+            }
             let new_head = self.next_node(at as u64);
             push_member(
                 &mut groups,
@@ -136,21 +175,11 @@ impl Tree {
         Ok(groups.into_iter().enumerate().map(record).collect())
     }
 
-    fn check_snapshot_limit(&self, id: VolumeId, name: &str) -> Result<(), TreeError> {
-        let limit = self.limits.snapshots_per_volume;
-        match self.volume(id) {
-            Some(volume) if volume.snapshots.len() >= limit => {
-                Err(TreeError::Limit(format!("{name}: {limit} snapshots of a volume")))
-            }
-            _ => Ok(()),
-        }
-    }
-
     /// Another name: of a volume, or of `VOL@SNAP` (`to` without its volume). An undo snapshot
     /// becomes an ordinary one that does not expire.
     ///
     /// # Errors
-    /// `NotFound`, `Invalid`, `Exists`, `Limit`.
+    /// `NotFound`, `Invalid`, `Exists`, `Limit`, `NotLoaded`.
     pub fn plan_rename(&self, name: &str, to: &str) -> Result<Vec<Record>, TreeError> {
         let node = self.resolve(name)?;
         check_user_name("name", to)?;
@@ -166,7 +195,7 @@ impl Tree {
             return Err(TreeError::Exists(new_name));
         }
         if let Some(undo) = self.node(node).filter(|node| node.entry.kind == NodeKind::Undo) {
-            self.check_snapshot_limit(undo.entry.volume, name)?;
+            self.check_snapshot_limit(undo.entry.volume)?;
         }
         Ok(vec![Record::Rename { node, name: to.to_owned() }])
     }
@@ -212,9 +241,27 @@ impl Tree {
                 Props::default()
             }
         };
+        if self.node(id).is_some_and(Node::is_head) {
+            check_policies(changes.iter().map(|(key, value)| (key, value.as_ref())))?;
+        }
         props.change(changes);
         props.check_size()?;
         Ok(vec![Record::SetProps { node, props: changes.to_vec() }])
+    }
+
+    /// Changes of properties that are to stand before other records of the same group.
+    ///
+    /// # Errors
+    /// Those of [`Tree::plan_set_props`]; `Invalid` for a name twice.
+    pub fn plan_edits(&self, edits: &[PropEdit]) -> Result<Vec<Record>, TreeError> {
+        let (mut seen, mut records) = (BTreeSet::new(), Vec::with_capacity(edits.len()));
+        for edit in edits {
+            if !seen.insert(&edit.name) {
+                return invalid(format!("properties: {} twice", edit.name));
+            }
+            records.extend(self.plan_set_props(&edit.name, &edit.changes)?);
+        }
+        Ok(records)
     }
 
     /// Sets or releases a hold on `VOL` or `VOL@SNAP`.
@@ -250,17 +297,26 @@ impl Tree {
         node.map(|node| (id, node)).ok_or_else(|| TreeError::NotFound(format!("{volume}@{name}")))
     }
 
-    fn plan_new_volume(&self, name: &str) -> Result<(Gen, VolumeId), TreeError> {
+    fn check_volume_name(&self, name: &str) -> Result<(), TreeError> {
         check_user_name("volume", name)?;
-        if self.volume_by_name(name).is_some() {
-            return Err(TreeError::Exists(name.to_owned()));
+        match self.volume_by_name(name) {
+            Some(_) => Err(TreeError::Exists(name.to_owned())),
+            None => Ok(()),
         }
-        let id = VolumeId(self.counters.last_volume.0.saturating_add(1));
-        if self.volumes.len() >= self.limits.volumes || id.0 > u64::from(u32::MAX) {
+    }
+
+    /// The first generation and volume id of `count` new volumes.
+    fn plan_new_volumes(&self, count: usize) -> Result<(Gen, VolumeId), TreeError> {
+        if count == 0 {
+            return invalid("volumes: none");
+        }
+        let first = VolumeId(self.counters.last_volume.0.saturating_add(1));
+        let is_full = self.volumes.len() + count > self.limits.volumes;
+        if is_full || first.0 + count as u64 > u64::from(u32::MAX) {
             return Err(TreeError::Limit(format!("{} volumes", self.volumes.len())));
         }
-        self.check_room(1, ROLLBACK_SLOTS)?;
-        Ok((self.next_gens(1)?, id))
+        self.check_room(count, ROLLBACK_SLOTS)?;
+        Ok((self.next_gens(count)?, first))
     }
 
     /// Whether `count` more nodes fit a table in which `reserve` slots stay free.

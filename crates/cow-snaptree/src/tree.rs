@@ -26,18 +26,16 @@ pub struct Volume {
     pub undos: BTreeSet<NodeId>,
 }
 
-/// Limits that a user set; undo snapshots do not count.
+/// Limits of the whole pool; those of a volume are properties of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Volumes in the pool.
     pub volumes: usize,
-    /// Snapshots of a volume.
-    pub snapshots_per_volume: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { volumes: usize::MAX, snapshots_per_volume: usize::MAX }
+        Self { volumes: usize::MAX }
     }
 }
 

@@ -88,7 +88,7 @@ fn change(pool: &Pool, verb: Verb) -> Result<Answer, Error> {
             Ok(Answer::Nodes(nodes.into_iter().map(|node| node.0).collect()))
         }
         Verb::Rollback { names, discard_current, force } => {
-            let options = RollbackOptions { discard_current, force };
+            let options = RollbackOptions { discard_current, force, edits: Vec::new() };
             pool.rollback(&names, options).map(Answer::RolledBack)
         }
         Verb::Undo { volume, force } => {

@@ -4,8 +4,8 @@
 
 use crate::reactor::Machine;
 use cow_engine::{
-    Action, Error, Event, ExportId, Extent, IoId, NodeInfo, Op, OpId, PoolInfo, Reply, SetSize,
-    SnapTarget,
+    Action, Error, Event, ExportId, Extent, IoId, NewVolume, NodeInfo, Op, OpId, PoolInfo, Reply,
+    SetSize, SnapTarget,
 };
 use cow_format::entry::NodeKind;
 use cow_format::{BLOCK_SIZE, Buf, BufSlice, NodeId, Phys, VolumeId};
@@ -253,9 +253,13 @@ impl Fake {
                 self.exports.remove(&export);
                 Ok(Reply::Done)
             }
-            Op::CreateVolume { name, .. } if name == "panic" => panic!("asked to"),
-            Op::CreateVolume { name, size_bytes: size, props } => {
-                self.add(&name, Node { size, props, ..Node::default() }).map(Reply::Node)
+            Op::CreateVolumes { volumes, .. } => {
+                let mut nodes = Vec::new();
+                for NewVolume { name, size_bytes: size, props } in volumes {
+                    assert_ne!(name, "panic", "asked to");
+                    nodes.push(self.add(&name, Node { size, props, ..Node::default() })?);
+                }
+                Ok(Reply::Nodes(nodes))
             }
             Op::Snapshot { targets, options } => {
                 let mut nodes = Vec::new();

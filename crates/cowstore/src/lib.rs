@@ -97,7 +97,7 @@ extern crate self as cowstore;
 
 pub use crate::core::OpFuture;
 pub use connect::open_manage;
-pub use cow_engine::{AckMode, Extent, Op, Reply};
+pub use cow_engine::{AckMode, Extent, NewVolume, Op, PropEdit, Reply};
 pub use cow_format::{BLOCK_SIZE, Buf, BufSlice, NodeId};
 pub use cow_io::{DirectMode, DriverChoice, DriverOptions};
 pub use error::{Error, SpaceKind};

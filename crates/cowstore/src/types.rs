@@ -2,7 +2,7 @@
 //! which they travel over the control socket and are printed; its keys are part of the contract.
 
 use crate::identity::format_uuid;
-use cow_engine as engine;
+use cow_engine::{self as engine, PropEdit};
 use serde::{Deserialize, Serialize};
 
 /// Marks a volume that an import has not finished, and a snapshot that an export took for
@@ -94,6 +94,10 @@ pub struct SnapshotOptions {
     pub expiry_ns: u64,
     /// Properties of each.
     pub props: Vec<(String, String)>,
+    /// Changes of properties of others (volumes, or with an empty name the pool), committed with
+    /// the snapshots. Not over the control socket.
+    #[serde(skip)]
+    pub edits: Vec<PropEdit>,
 }
 
 impl From<SnapshotOptions> for engine::SnapOptions {
@@ -103,17 +107,20 @@ impl From<SnapshotOptions> for engine::SnapOptions {
             consistency: options.consistency.into(),
             expiry_ns: options.expiry_ns,
             props: options.props,
+            edits: options.edits,
         }
     }
 }
 
 /// How a rollback treats what it replaces, and whoever uses it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RollbackOptions {
     /// Do not keep what is replaced.
     pub discard_current: bool,
     /// Fence clients that have a volume open for writing, instead of refusing.
     pub force: bool,
+    /// Changes of properties, committed with the rollback.
+    pub edits: Vec<PropEdit>,
 }
 
 /// What is deleted with what is named.

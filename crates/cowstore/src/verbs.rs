@@ -6,7 +6,7 @@ use crate::types::{
     DeleteOptions, DiffPage, IMPORTING, Kept, NodeInfo, PoolInfo, Props, RollbackOptions, SetSize,
     SnapshotOptions,
 };
-use cow_engine::{Op, Reply, SnapTarget};
+use cow_engine::{NewVolume, Op, PropEdit, Reply, SnapTarget};
 use cow_format::{BLOCK_SIZE, NodeId};
 
 /// Takes the answer that fits, or complains.
@@ -27,12 +27,26 @@ impl Pool {
         size_bytes: u64,
         props: &[(String, String)],
     ) -> Result<NodeId, Error> {
-        let op = Op::CreateVolume { name: name.into(), size_bytes, props: props.to_vec() };
-        expect!(self.call(op), Reply::Node(node) => node)
+        let new = NewVolume { name: name.into(), size_bytes, props: props.to_vec() };
+        let nodes = self.create_volumes(vec![new], Vec::new())?;
+        nodes.first().copied().ok_or_else(|| unexpected(&Reply::Nodes(Vec::new())))
+    }
+
+    /// Creates thin volumes, all or none, and commits `edits` of properties with them. Durable.
+    pub fn create_volumes(
+        &self,
+        volumes: Vec<NewVolume>,
+        edits: Vec<PropEdit>,
+    ) -> Result<Vec<NodeId>, Error> {
+        expect!(self.call(Op::CreateVolumes { volumes, edits }), Reply::Nodes(nodes) => nodes)
     }
 
     /// Takes snapshots, each named `VOL@SNAP`, all at one instant. Durable. What is written
     /// later is not in them, whatever was acknowledged before is.
+    ///
+    /// # Errors
+    /// `Limit` when a volume has as many snapshots as its property `limit` says: the text names
+    /// it, and no volume gets one.
     pub fn snapshot(
         &self,
         names: &[impl AsRef<str>],
@@ -54,8 +68,8 @@ impl Pool {
         names: &[impl AsRef<str>],
         options: RollbackOptions,
     ) -> Result<Vec<Option<Kept>>, Error> {
-        let RollbackOptions { discard_current, force } = options;
-        let op = Op::Rollback { targets: targets(names)?, discard_current, force };
+        let RollbackOptions { discard_current, force, edits } = options;
+        let op = Op::Rollback { targets: targets(names)?, discard_current, force, edits };
         expect!(self.call(op), Reply::RolledBack(kept) => kept.into_iter().map(named).collect())
     }
 

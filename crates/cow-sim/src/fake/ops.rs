@@ -6,7 +6,8 @@ use crate::cmd::{Cmd, Target};
 use crate::model::{Kept, Refusal};
 use crate::value::blocks_of;
 use cow_engine::{
-    Action, Error, ExportId, Extent, NodeInfo, Op, OpId, PoolInfo, Reply, SetSize, SnapTarget,
+    Action, Error, ExportId, Extent, NewVolume, NodeInfo, Op, OpId, PoolInfo, Reply, SetSize,
+    SnapTarget,
 };
 use cow_format::entry::{Consistency, NodeKind};
 use cow_format::{BLOCK_SIZE, Buf, NodeId, VolumeId};
@@ -241,12 +242,15 @@ impl<const BUG: u8> Fake<BUG> {
 
 fn command(op: Op) -> Option<Cmd> {
     Some(match op {
-        Op::CreateVolume { name, size_bytes, .. } => Cmd::Create { name, size: size_bytes },
+        Op::CreateVolumes { volumes, .. } => {
+            let NewVolume { name, size_bytes, .. } = volumes.into_iter().next()?;
+            Cmd::Create { name, size: size_bytes }
+        }
         Op::Snapshot { targets, options } => {
             let tag = options.props.first()?.1.parse().ok()?;
             Cmd::Snapshot { targets: pairs(targets), tag }
         }
-        Op::Rollback { targets, discard_current, force } => {
+        Op::Rollback { targets, discard_current, force, .. } => {
             Cmd::Rollback { targets: pairs(targets), discard_current, force }
         }
         Op::Undo { volume, force } => Cmd::Undo { volume, force },

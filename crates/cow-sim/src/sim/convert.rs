@@ -2,7 +2,7 @@
 
 use crate::cmd::Cmd;
 use crate::model::Content;
-use cow_engine::{Error, ExportId, Op, Reply, SnapOptions, SnapTarget};
+use cow_engine::{Error, ExportId, NewVolume, Op, Reply, SnapOptions, SnapTarget};
 use cow_format::Buf;
 
 /// The bytes that a read gave.
@@ -39,9 +39,10 @@ pub(super) fn op_of(cmd: &Cmd, export: ExportId) -> Op {
         Cmd::Flush { .. } => Op::Flush { export },
         Cmd::Checkpoint => Op::Checkpoint,
         Cmd::WaitReclaim => Op::WaitReclaim,
-        Cmd::Create { name, size } => {
-            Op::CreateVolume { name, size_bytes: size, props: Vec::new() }
-        }
+        Cmd::Create { name, size } => Op::CreateVolumes {
+            volumes: vec![NewVolume { name, size_bytes: size, props: Vec::new() }],
+            edits: Vec::new(),
+        },
         Cmd::Snapshot { targets, tag } => Op::Snapshot {
             targets: targets.iter().map(target).collect(),
             options: SnapOptions {
@@ -50,7 +51,8 @@ pub(super) fn op_of(cmd: &Cmd, export: ExportId) -> Op {
             },
         },
         Cmd::Rollback { targets, discard_current, force } => {
-            Op::Rollback { targets: targets.iter().map(target).collect(), discard_current, force }
+            let targets = targets.iter().map(target).collect();
+            Op::Rollback { targets, discard_current, force, edits: Vec::new() }
         }
         Cmd::Undo { volume, force } => Op::Undo { volume, force },
         Cmd::Clone { source, name } => {

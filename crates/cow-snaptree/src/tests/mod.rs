@@ -35,3 +35,8 @@ impl Rng {
         (!from.is_empty()).then(|| from[self.below(from.len())])
     }
 }
+
+/// A volume without properties.
+fn new_volume(name: &str, size_bytes: u64) -> crate::NewVolume {
+    crate::NewVolume { name: name.to_owned(), size_bytes, props: Vec::new() }
+}

@@ -77,7 +77,7 @@ impl Sim {
             rng: Rng(seed),
         };
         let size = span(1) * BLOCK_SIZE as u64;
-        sim.run(|tree| tree.plan_create_volume("v0", size, &[], 1)).unwrap();
+        sim.run(|tree| tree.plan_create_volumes(&[super::new_volume("v0", size)], 1)).unwrap();
         sim
     }
 

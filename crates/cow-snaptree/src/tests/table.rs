@@ -1,5 +1,6 @@
 //! The node table, and input that nobody should trust.
 
+use super::new_volume;
 use crate::{Counters, Props, Row, SnapOptions, Tree, TreeError};
 use cow_format::entry::{
     Consistency, Count, ENTRY_LEN, NodeEntry, NodeKind, NodeState, PAGE_ENTRIES,
@@ -28,7 +29,7 @@ type Entries = Vec<(u32, NodeEntry)>;
 fn entries() -> (Entries, Counters) {
     let mut tree = Tree::default();
     let plans: [Plan; 6] = [
-        |t: &Tree| t.plan_create_volume("v", 4096, &[], 1),
+        |t: &Tree| t.plan_create_volumes(&[new_volume("v", 4096)], 1),
         |t: &Tree| t.plan_snapshot(&[("v", "a")], &SnapOptions::default(), 2),
         |t: &Tree| t.plan_clone(("v", "a"), "c", &[], 3),
         |t: &Tree| t.plan_rollback(&[("v", "a")], false, 4, |_| false),
@@ -211,7 +212,7 @@ proptest! {
     fn no_journal_brings_the_tree_down(records in prop::collection::vec(record(), 1..40)) {
         let mut tree = Tree::default();
         // A foundation, so that not every record misses.
-        for record in tree.plan_create_volume("v", 512, &[], 0).unwrap() {
+        for record in tree.plan_create_volumes(&[new_volume("v", 512)], 0).unwrap() {
             tree.apply(&record, FrameSeq(1)).unwrap();
         }
         for record in &records {
@@ -230,7 +231,7 @@ proptest! {
                 tree.plan_snapshot(&target, &SnapOptions::default(), 1),
                 tree.plan_undo(volume, 1),
                 tree.plan_rollback(&target, false, 1, |_| false),
-                tree.plan_create_volume("zz", 512, &[], 1),
+                tree.plan_create_volumes(&[new_volume("zz", 512)], 1),
                 tree.plan_hold(volume, "z", true),
                 tree.plan_delete(&[volume], true),
             ] {

@@ -1,7 +1,9 @@
 //! The verbs: what they refuse, what their records do.
 
+use super::new_volume;
 use crate::{
-    Limits, MAX_UNDO, POOL_NODE, ROLLBACK_SLOTS, SnapOptions, Tree, TreeError, UNDO_EXPIRY_NS,
+    LIMIT, Limits, MAX_UNDO, NewVolume, POOL_NODE, PropEdit, ROLLBACK_SLOTS, SnapOptions, Tree,
+    TreeError, UNDO_EXPIRY_NS,
 };
 use cow_format::entry::{Consistency, NodeKind, NodeState};
 use cow_format::record::{Record, Replaced};
@@ -23,8 +25,12 @@ fn apply(tree: &mut Tree, plan: Result<Vec<Record>, TreeError>) -> Vec<Record> {
     records
 }
 
+fn plan_create(tree: &Tree, name: &str, size: u64) -> Result<Vec<Record>, TreeError> {
+    tree.plan_create_volumes(&[new_volume(name, size)], 5)
+}
+
 fn create(tree: &mut Tree, name: &str) {
-    let plan = tree.plan_create_volume(name, SIZE, &[], 5);
+    let plan = plan_create(tree, name, SIZE);
     apply(tree, plan);
 }
 
@@ -114,14 +120,14 @@ fn groups_of_any_size_share_an_id_and_records_fit_frames() {
 fn names_are_checked_and_come_back_at_once() {
     let mut tree = Tree::default();
     for bad in ["", ".a", "-a", "a/b", "a@b", "a b", "ä", "undo.1", &"x".repeat(129)] {
-        let plan = tree.plan_create_volume(bad, SIZE, &[], 0);
+        let plan = plan_create(&tree, bad, SIZE);
         assert!(matches!(plan, Err(TreeError::Invalid(_))), "{bad:?}");
     }
     for bad in [0, (4 << 50) + 1, u64::MAX] {
-        assert!(matches!(tree.plan_create_volume("v", bad, &[], 0), Err(TreeError::Invalid(_))));
+        assert!(matches!(plan_create(&tree, "v", bad), Err(TreeError::Invalid(_))));
     }
     create(&mut tree, "v");
-    assert_eq!(tree.plan_create_volume("v", SIZE, &[], 0), Err(TreeError::Exists("v".into())));
+    assert_eq!(plan_create(&tree, "v", SIZE), Err(TreeError::Exists("v".into())));
     snap(&mut tree, "v", "a");
     let taken = tree.plan_snapshot(&[("v", "a")], &SnapOptions::default(), 0);
     assert_eq!(taken, Err(TreeError::Exists("v@a".into())));
@@ -318,20 +324,17 @@ fn renames_and_sizes() {
 #[test]
 fn limits_and_room() {
     let mut tree = Tree::default();
-    tree.set_limits(Limits { volumes: 2, snapshots_per_volume: 1 });
+    tree.set_limits(Limits { volumes: 2 });
     create(&mut tree, "v");
     create(&mut tree, "w");
-    assert!(matches!(tree.plan_create_volume("x", SIZE, &[], 0), Err(TreeError::Limit(_))));
+    assert!(matches!(plan_create(&tree, "x", SIZE), Err(TreeError::Limit(_))));
     snap(&mut tree, "v", "a");
-    let more = tree.plan_snapshot(&[("w", "a"), ("v", "b")], &SnapOptions::default(), 0);
-    assert!(matches!(more, Err(TreeError::Limit(_))));
     rollback(&mut tree, "v", "a");
-    assert!(matches!(tree.plan_rename("v@undo.1", "b"), Err(TreeError::Limit(_))));
     tree.set_limits(Limits::default());
     // v: head, a, undo.1; w: head. The last 64 slots serve rollbacks only.
     tree.set_total_slots(4 + ROLLBACK_SLOTS);
     let full = Err(TreeError::NoSlots);
-    assert_eq!(tree.plan_create_volume("x", SIZE, &[], 0), full);
+    assert_eq!(plan_create(&tree, "x", SIZE), full);
     assert_eq!(tree.plan_snapshot(&[("v", "b")], &SnapOptions::default(), 0), full);
     assert_eq!(tree.plan_clone(("v", "a"), "x", &[], 0), full);
     assert_eq!(tree.plan_set_props("", &[]), full);
@@ -366,4 +369,81 @@ fn a_clone_of_the_tree_shares_and_then_differs() {
     };
     assert_eq!(tree.iter().filter(own).count(), 3, "old head, new head, s7");
     assert!(copy.resolve("v@s7").is_ok() && copy.resolve("v@x").is_err());
+}
+
+fn set(tree: &mut Tree, name: &str, key: &str, value: &str) -> Result<Vec<Record>, TreeError> {
+    tree.plan_set_props(name, &[(key.to_owned(), Some(value.to_owned()))])
+}
+
+#[test]
+fn the_limit_of_a_volume_counts_user_snapshots_alone() {
+    let mut tree = Tree::default();
+    create(&mut tree, "v");
+    create(&mut tree, "w");
+    for bad in ["", "0", "-1", "+1", " 1", "1.5", "many", "1048577", "99999999999999999999"] {
+        let refused = set(&mut tree, "v", LIMIT, bad);
+        assert!(matches!(refused, Err(TreeError::Invalid(text)) if text.contains(LIMIT)), "{bad}");
+    }
+    let plan = set(&mut tree, "v", LIMIT, "2");
+    apply(&mut tree, plan);
+    snap(&mut tree, "v", "a");
+    let auto = SnapOptions { kind: NodeKind::Auto, ..SnapOptions::default() };
+    let plan = tree.plan_snapshot(&[("v", "auto")], &auto, 0);
+    apply(&mut tree, plan);
+    rollback(&mut tree, "v", "a");
+    snap(&mut tree, "v", "b");
+    // One of a group over its limit refuses the group.
+    let more = tree.plan_snapshot(&[("w", "a"), ("v", "c")], &SnapOptions::default(), 0);
+    assert!(matches!(more, Err(TreeError::Limit(text)) if text.contains("volume v")));
+    assert!(tree.plan_snapshot(&[("v", "c")], &auto, 0).is_ok(), "programs are not counted");
+    assert!(matches!(tree.plan_rename("v@undo.1", "c"), Err(TreeError::Limit(_))));
+    rollback(&mut tree, "v", "a");
+    delete(&mut tree, &["v@a"], false);
+    snap(&mut tree, "v", "c");
+    // A snapshot may call a property of its own so; the pool too.
+    assert!(set(&mut tree, "v@b", LIMIT, "many").is_ok());
+    assert!(set(&mut tree, "", LIMIT, "many").is_ok());
+    let named = NewVolume { props: vec![(LIMIT.into(), "x".into())], ..new_volume("y", SIZE) };
+    assert!(matches!(tree.plan_create_volumes(&[named], 0), Err(TreeError::Invalid(_))));
+    let plan = tree.plan_set_props("v", &[(LIMIT.to_owned(), None)]);
+    apply(&mut tree, plan);
+    snap(&mut tree, "v", "d");
+}
+
+#[test]
+fn several_volumes_come_together_or_not_at_all() {
+    let mut tree = Tree::default();
+    create(&mut tree, "v");
+    let both = [new_volume("a", SIZE), new_volume("b", 2 * SIZE)];
+    let plan = tree.plan_create_volumes(&both, 7);
+    assert_eq!(apply(&mut tree, plan).len(), 2);
+    for (name, size) in [("a", SIZE), ("b", 2 * SIZE)] {
+        let head = tree.node(tree.resolve(name).unwrap()).unwrap();
+        assert_eq!((head.entry.size_bytes, head.entry.created_ns), (size, 7));
+    }
+    let twice = [new_volume("c", SIZE), new_volume("c", SIZE)];
+    assert!(matches!(tree.plan_create_volumes(&twice, 0), Err(TreeError::Invalid(_))));
+    let taken = [new_volume("c", SIZE), new_volume("v", SIZE)];
+    assert_eq!(tree.plan_create_volumes(&taken, 0), Err(TreeError::Exists("v".into())));
+    assert!(matches!(tree.plan_create_volumes(&[], 0), Err(TreeError::Invalid(_))));
+}
+
+#[test]
+fn edits_stand_before_what_replaces_the_head() {
+    let mut tree = Tree::default();
+    create(&mut tree, "v");
+    let edit = |name: &str, key: &str| PropEdit {
+        name: name.to_owned(),
+        changes: vec![(key.to_owned(), Some("1".to_owned()))],
+    };
+    let mut plan = tree.plan_edits(&[edit("", "counter"), edit("v", "mark")]).unwrap();
+    plan.extend(tree.plan_snapshot(&[("v", "a")], &SnapOptions::default(), 0).unwrap());
+    apply(&mut tree, Ok(plan));
+    let props = |tree: &Tree, id: NodeId| tree.node(id).unwrap().props().unwrap().map.clone();
+    let (head, snapshot) = (tree.resolve("v").unwrap(), tree.resolve("v@a").unwrap());
+    assert!(props(&tree, head).contains_key("mark") && props(&tree, snapshot).is_empty());
+    assert!(props(&tree, POOL_NODE).contains_key("counter"));
+    let twice = tree.plan_edits(&[edit("v", "x"), edit("v", "y")]);
+    assert!(matches!(twice, Err(TreeError::Invalid(_))));
+    assert!(matches!(tree.plan_edits(&[edit("nobody", "x")]), Err(TreeError::NotFound(_))));
 }

@@ -8,10 +8,9 @@ use crate::commands::draw;
 use crate::failure::Failure;
 use crate::image::{PoolImage, refused};
 use crate::output::line;
-use crate::serve::PoolExports;
 use crate::session::open_options;
 use crate::units::{human_duration, human_size};
-use cow_nbd::{Server, ServerHandle};
+use cow_nbd::{PoolExports, Server, ServerHandle};
 use cowstore::transfer::{ExportFile, ExportOptions, ImportOptions, Watch, export, import};
 use cowstore::{
     CreateOptions, DeleteOptions, Error, Pool, RollbackOptions, SetSize, SnapshotOptions,

@@ -1,7 +1,6 @@
 //! `serve`: the pool over NBD, and its control socket.
 
 mod address;
-mod exports;
 mod notify;
 
 use crate::args::Serve;
@@ -9,10 +8,9 @@ use crate::failure::Failure;
 use crate::output;
 use crate::session::{must_exist, open_options};
 use address::{Listen, beside};
-use cow_nbd::{Server, ServerError, ServerHandle};
+use cow_nbd::{PoolExports, Server, ServerError, ServerHandle, exports_of};
 use cowstore::control::{ControlServer, Host};
 use cowstore::{ExportInfo, Pool};
-pub use exports::PoolExports;
 use serde_json::{Value, json};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -81,28 +79,13 @@ fn host(pool: &Arc<Pool>, nbd: &Arc<OnceLock<Arc<ServerHandle>>>, stop: Sender<(
     let (pool, nbd) = (Arc::downgrade(pool), nbd.clone());
     let exports = move || {
         let (Some(pool), Some(server)) = (pool.upgrade(), nbd.get()) else { return Vec::new() };
-        export_list(&pool, server)
+        exports_of(&pool, server)
     };
     let shutdown = move || {
         // Nobody listens when it is ending already.
         let _ = stop.send(());
     };
     Host { exports: Some(Arc::new(exports)), shutdown: Some(Arc::new(shutdown)) }
-}
-
-fn export_list(pool: &Pool, server: &ServerHandle) -> Vec<ExportInfo> {
-    let connections = server.connections();
-    let info = |name: String| ExportInfo {
-        uri: server.uris(&name).into_iter().next().unwrap_or_default(),
-        read_only: pool.is_read_only() || name.contains('@'),
-        clients: connections
-            .iter()
-            .filter(|conn| conn.export.as_deref() == Some(name.as_str()))
-            .map(|conn| conn.client.clone())
-            .collect(),
-        name,
-    };
-    exports::names(pool).into_iter().map(info).collect()
 }
 
 /// Listens where the command line says; else on what the parent process passed; else on a socket
@@ -153,7 +136,7 @@ fn ready(pool: &Pool, server: &ServerHandle, control: &Path, notes: &[String]) -
             "read_only": info.read_only,
         })
     };
-    let exports: Vec<Value> = export_list(pool, server).into_iter().map(export).collect();
+    let exports: Vec<Value> = exports_of(pool, server).into_iter().map(export).collect();
     let uris = server.uris("");
     let body = json!({
         "ready": true,

@@ -1,7 +1,8 @@
-//! The pool's volumes and snapshots, as the NBD server sees them.
+//! The volumes and snapshots of a pool, as the server sees them.
 
-use cow_nbd::{Completion, Export, ExportError, Exports, Extent, Request, Response};
-use cowstore::{Error, Pool};
+use crate::export::{Completion, Export, ExportError, Exports, Extent, Request, Response};
+use crate::server::ServerHandle;
+use cowstore::{Error, ExportInfo, Pool};
 use std::sync::Arc;
 
 /// The exports of a pool: `VOL`, and `VOL@SNAP` for reading.
@@ -16,8 +17,23 @@ impl PoolExports {
     }
 }
 
-/// What can be exported, volumes and snapshots in order.
-pub fn names(pool: &Pool) -> Vec<String> {
+/// What is served of `pool`, where, and who has it open: volumes and snapshots in order.
+pub fn exports_of(pool: &Pool, server: &ServerHandle) -> Vec<ExportInfo> {
+    let connections = server.connections();
+    let info = |name: String| ExportInfo {
+        uri: server.uris(&name).into_iter().next().unwrap_or_default(),
+        read_only: pool.is_read_only() || name.contains('@'),
+        clients: connections
+            .iter()
+            .filter(|conn| conn.export.as_deref() == Some(name.as_str()))
+            .map(|conn| conn.client.clone())
+            .collect(),
+        name,
+    };
+    names(pool).into_iter().map(info).collect()
+}
+
+fn names(pool: &Pool) -> Vec<String> {
     let nodes = match pool.list(false) {
         Ok(nodes) => nodes,
         Err(error) => {
