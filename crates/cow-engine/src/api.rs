@@ -338,6 +338,13 @@ pub enum Op {
         /// Fold what is pending first, so that sizes are exact.
         exact: bool,
     },
+    /// Like `List`, of these alone; names that nothing has are left out. Reply: `List`.
+    Describe {
+        /// `VOL` or `VOL@SNAP`.
+        names: Vec<String>,
+        /// Fold what is pending first, so that sizes are exact.
+        exact: bool,
+    },
     /// What deleting exactly these together would free. Folds first. Reply: `SetSize`.
     SetSize {
         /// `VOL` or `VOL@SNAP`.

@@ -45,6 +45,7 @@ async fn dispatch(cx: &Cx, op: Op) -> OpResult {
         }
         Op::Extents { export, offset, len } => read::extents(cx, export, offset, len).await,
         Op::List { exact } => query::list(cx, exact).await,
+        Op::Describe { names, exact } => query::describe(cx, names, exact).await,
         Op::SetSize { names } => query::set_size_of(cx, names).await,
         Op::Info { exact } => query::info(cx, exact).await,
         Op::Diff { from, to, offset, limit } => query::diff(cx, from, to, offset, limit).await,

@@ -78,6 +78,22 @@ pub(crate) async fn list(cx: &Cx, exact: bool) -> OpResult {
             .map(|node| node.entry.id)
             .collect()
     };
+    node_infos(cx, ids).await.map(Reply::List)
+}
+
+pub(crate) async fn describe(cx: &Cx, names: Vec<String>, exact: bool) -> OpResult {
+    if exact {
+        fold_if_writable(cx).await?;
+    }
+    let ids = {
+        let mut core = cx.core();
+        let tree = &core.pool()?.tree;
+        names.iter().filter_map(|name| tree.resolve(name).ok()).collect()
+    };
+    node_infos(cx, ids).await.map(Reply::List)
+}
+
+async fn node_infos(cx: &Cx, ids: Vec<NodeId>) -> Result<Vec<NodeInfo>, Error> {
     let mut out = Vec::with_capacity(ids.len());
     for id in ids {
         // A fold that is published between two steps brings a tree with other rows and properties
@@ -101,7 +117,7 @@ pub(crate) async fn list(cx: &Cx, exact: bool) -> OpResult {
         }
         out.extend(node_info(cx, id)?);
     }
-    Ok(Reply::List(out))
+    Ok(out)
 }
 
 fn node_info(cx: &Cx, id: NodeId) -> Result<Option<NodeInfo>, Error> {

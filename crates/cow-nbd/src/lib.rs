@@ -12,7 +12,7 @@
 //!   listen      sockets                            config   what a server shall be
 //!   limits      what clients may cost              error    why it cannot start
 //!   server      accepting, and the handle to it all      pool   a pool as what is served
-//!   sys         the unsafe system calls
+//!   sys         the unsafe system calls              beside where a socket is by default
 //! ```
 //!
 //! What a client can do to others is bounded everywhere: the time for negotiation, the length of
@@ -28,6 +28,7 @@
 //! ```
 #![deny(unsafe_code)]
 
+mod beside;
 mod config;
 mod conn;
 mod error;
@@ -46,6 +47,7 @@ mod uri;
 pub mod wire;
 mod writer;
 
+pub use beside::{SOCKET_PATH_MAX, socket_beside};
 pub use config::{Server, ServerBuilder};
 pub use conn::ConnectionInfo;
 pub use error::ServerError;

@@ -326,6 +326,11 @@ impl Fake {
                 node.holds.extend(set.then_some(tag));
             }),
             Op::List { .. } => Ok(Reply::List(self.list())),
+            Op::Describe { names, .. } => {
+                let mut nodes = self.list();
+                nodes.retain(|node| names.contains(&node.name));
+                Ok(Reply::List(nodes))
+            }
             Op::SetSize { names } => {
                 Ok(Reply::SetSize(SetSize { names, exact: true, ..SetSize::default() }))
             }

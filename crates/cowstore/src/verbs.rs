@@ -164,6 +164,16 @@ impl Pool {
         expect!(reply, Reply::List(nodes) => nodes.into_iter().map(NodeInfo::from).collect())
     }
 
+    /// Those of `names` that there are, in the same order. `exact` as for [`Pool::list`].
+    pub fn describe(
+        &self,
+        names: &[impl AsRef<str>],
+        exact: bool,
+    ) -> Result<Vec<NodeInfo>, Error> {
+        let reply = self.call(Op::Describe { names: strings(names), exact });
+        expect!(reply, Reply::List(nodes) => nodes.into_iter().map(NodeInfo::from).collect())
+    }
+
     /// What deleting exactly these together would free.
     pub fn set_size(&self, names: &[impl AsRef<str>]) -> Result<SetSize, Error> {
         let reply = self.call(Op::SetSize { names: strings(names) });

@@ -7,8 +7,8 @@ use crate::args::Serve;
 use crate::failure::Failure;
 use crate::output;
 use crate::session::{must_exist, open_options};
-use address::{Listen, beside};
-use cow_nbd::{PoolExports, Server, ServerError, ServerHandle, exports_of};
+use address::Listen;
+use cow_nbd::{PoolExports, Server, ServerError, ServerHandle, exports_of, socket_beside};
 use cowstore::control::{ControlServer, Host};
 use cowstore::{ExportInfo, Pool};
 use serde_json::{Value, json};
@@ -111,7 +111,7 @@ fn start_nbd(
         };
     }
     if is_silent {
-        builder = builder.unix(beside(pool, control, notes));
+        builder = builder.unix(socket_beside(pool, control, notes));
     }
     builder.start(exports).map_err(refused)
 }
