@@ -13,7 +13,7 @@ use cow_format::checkpoint::{Checkpoint, JournalPos};
 use cow_format::mapnode::{MapNode, level_for};
 use cow_format::record::Record;
 use cow_format::superblock::Superblock;
-use cow_format::{BLOCK_SIZE, FrameSeq, NodeId, Phys, VolumeId};
+use cow_format::{BLOCK_SIZE, FrameSeq, NodeId, Phys, VolumeId, mutant};
 use cow_journal::{AppendError, JournalWriter, Reserve};
 use cow_snaptree::Tree;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -201,6 +201,11 @@ impl Core {
                 pool.apply_map(record);
             } else if pool.folding.is_some() {
                 pool.since_freeze.push((record.clone(), seq));
+            }
+        }
+        if mutant::is("earlyfree") {
+            for phys in pool.active.take_dead() {
+                pool.alloc.give_back(phys, 1);
             }
         }
         if pool.last_record <= pool.durable {

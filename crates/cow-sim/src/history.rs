@@ -11,7 +11,7 @@ use crate::model::State;
 use crate::oracle::Oracle;
 use crate::rng::Rng;
 use crate::run::{caught, tail};
-use crate::sim::{Sim, Stop, Tolerance, examine};
+use crate::sim::{Sim, Stop, Tolerance, examine, examine_rot, interrupted};
 use crate::world::Machine;
 use cow_engine::{Config, Op, Reply};
 
@@ -30,6 +30,14 @@ pub struct HistoryConfig {
     pub crashes: bool,
     /// Whether crashes take the newest checkpoint with them, where there is a fallback.
     pub lose_checkpoints: bool,
+    /// From how many contents clients choose what they write; 0 for never the same twice. The
+    /// same content in the same block, written in another life, makes a frame verify that an
+    /// earlier recovery has cut.
+    pub palette: u64,
+    /// Lives that begin with recoveries cut short and never end in order, so that fences pile up.
+    pub short_lives: bool,
+    /// Whether, after each crash and a recovery from it, a block of data goes bad.
+    pub rot: bool,
     /// Faults of the disk, in each life, between open and crash.
     pub faults: Faults,
     /// Which errors are no fault.
@@ -45,6 +53,9 @@ impl Default for HistoryConfig {
             in_flight: 4,
             crashes: true,
             lose_checkpoints: false,
+            palette: 0,
+            short_lives: false,
+            rot: false,
             faults: Faults::default(),
             tolerance: Tolerance { io: false, no_space: true },
         }
@@ -86,9 +97,14 @@ pub fn run_history<M: Machine>(
 ) -> Result<Outcome, String> {
     let mut rng = Rng::new(seed);
     let mut outcome = Outcome::default();
-    let mut workload = Workload::new(rng.fork());
+    let mut workload = Workload::new(rng.fork(), config.palette);
     let (mut disk, mut oracle, mut kill) = (disk, Oracle::new(config.engine.ack), false);
+    let mut lost = 0;
     for life in 0..config.lives {
+        if config.short_lives && rng.one_in(2) {
+            let (half, half_kill) = interrupted::<M>(disk, &config.engine, rng.word());
+            (disk, kill) = (half, kill && half_kill);
+        }
         let mut sim = Sim::<M>::new(disk, oracle, &config.engine, rng.word());
         sim.tolerate(config.tolerance);
         let ended = caught(|| live(&mut sim, &mut workload, config, &mut rng, kill));
@@ -104,13 +120,19 @@ pub fn run_history<M: Machine>(
         // After a failed flush the death of the process costs what that flush lost.
         kill = how.is_kill() && !sim.world.disk().lies();
         (disk, oracle) = sim.crash(how);
-        if config.lose_checkpoints && lose_newest_checkpoint(&mut disk) {
+        if config.lose_checkpoints && lose_newest_checkpoint(&mut disk, &mut lost) {
             outcome.lost += 1;
         }
         if config.crashes {
             let engine = &config.engine;
-            outcome.crashes += caught(|| examine::<M>(&disk, kill, &oracle, engine, &mut rng))
-                .map_err(|text| failed(format!("after {how:?}: {text}")))?;
+            let after = |text| failed(format!("after {how:?}: {text}"));
+            outcome.crashes +=
+                caught(|| examine::<M>(&disk, kill, &oracle, engine, &mut rng)).map_err(after)?;
+            if config.rot {
+                let lost = config.lose_checkpoints.then_some(lost);
+                outcome.crashes +=
+                    caught(|| examine_rot::<M>(&disk, lost, engine, &mut rng)).map_err(after)?;
+            }
         }
     }
     Ok(outcome)
@@ -153,12 +175,12 @@ fn live<M: Machine>(
             sim.step()?;
         }
     }
-    if config.tolerance.io {
+    if config.tolerance.io || config.short_lives {
         return sim.drain();
     }
     sim.reconcile()?;
     if rng.one_in(2) {
-        check_space(sim, workload.branched())?;
+        check_space(sim, workload.branched() || config.palette > 0)?;
     }
     if !config.crashes || rng.one_in(4) {
         match sim.aux(Op::Close)? {
@@ -170,8 +192,9 @@ fn live<M: Machine>(
     Ok(())
 }
 
-/// With everything reclaimed, the pool holds what can be seen and, without branches, no more.
-fn check_space<M: Machine>(sim: &mut Sim<M>, branched: bool) -> Result<(), Stop> {
+/// With everything reclaimed, the pool holds what can be seen and no more, unless blocks are
+/// `shared`: by branches, or as the same content was written to several places.
+fn check_space<M: Machine>(sim: &mut Sim<M>, shared: bool) -> Result<(), Stop> {
     for cmd in [Cmd::Checkpoint, Cmd::WaitReclaim, Cmd::Checkpoint] {
         sim.run(cmd)?;
     }
@@ -181,7 +204,7 @@ fn check_space<M: Machine>(sim: &mut Sim<M>, branched: bool) -> Result<(), Stop>
     let state: &State = sim.oracle.live();
     let Some(expected) = state.distinct_bytes() else { return Ok(()) };
     let got = info.data_bytes;
-    if got < expected || !branched && got > expected {
+    if got < expected || !shared && got > expected {
         let text = format!("the pool says {got} bytes of data, clients can see {expected}");
         return Err(Stop::Bug(text));
     }

@@ -8,16 +8,21 @@ use cow_format::superblock::{COPY_BLOCKS, Superblock};
 use cow_format::{BLOCK_SIZE, Phys};
 
 /// Damages the newest checkpoint of the pool on `disk`, if the one before it is a fallback: the
-/// next in number, not waived, and its homes not overwritten yet. Whether it did.
-pub fn lose_newest_checkpoint(disk: &mut SimDisk) -> bool {
+/// next in number, not waived, and its homes not overwritten yet. `lost` is the number of the last
+/// one that was lost, and 0 before. Whether one was.
+///
+/// A checkpoint whose successor was lost is not lost as well before there is a new successor: the
+/// one before it was let go when the lost one was published.
+pub fn lose_newest_checkpoint(disk: &mut SimDisk, lost: &mut u64) -> bool {
     let Some(sb) = newest_superblock(disk) else { return false };
     let mut all: Vec<Checkpoint> = (0..4).filter_map(|area| read(disk, &sb, area)).collect();
     all.sort_by_key(|cp| std::cmp::Reverse(cp.seq));
     let [newest, before, ..] = all.as_slice() else { return false };
     let is_fallback = before.seq + 1 == newest.seq && newest.flags & FLAG_NO_FALLBACK == 0;
-    if !is_fallback || !is_whole(disk, &sb, before) {
+    if !is_fallback || newest.seq < *lost || !is_whole(disk, &sb, before) {
         return false;
     }
+    *lost = newest.seq;
     disk.poke(sb.geometry.cp_start[Checkpoint::area(newest.seq)], [0x5a; BLOCK_SIZE]);
     true
 }

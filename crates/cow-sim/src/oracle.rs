@@ -10,7 +10,9 @@
 //! * with any operation holds all that are ordered before it (a prefix, over all volumes),
 //! * holds each operation wholly or not at all (groups are atomic),
 //!
-//! in some order that respects the ordering. [`Oracle::judge`] looks for such a set.
+//! in some order that respects the ordering. [`Oracle::judge`] looks for such a set. Where the same
+//! content was written more than once, several sets may explain what is there. One is enough, and
+//! which it was does not matter: all goes on from the state that was seen.
 
 mod reads;
 mod search;

@@ -6,9 +6,11 @@
 mod convert;
 mod observe;
 mod recover;
+mod rot;
 
 pub use observe::observe;
-pub use recover::{Recovered, examine, recover};
+pub use recover::{Recovered, examine, interrupted, recover};
+pub use rot::examine_rot;
 
 use crate::cmd::Cmd;
 use crate::disk::{Crash, SimDisk};

@@ -60,6 +60,31 @@ fn lost_checkpoint_histories() {
     assert!(all.lost > 0, "no checkpoint was ever lost");
 }
 
+/// Many short lives, with recoveries cut short on the way, of clients that write the same few
+/// contents again and again: what one recovery has cut, no later one brings back, though its data
+/// may have come to stand where it belongs.
+#[test]
+fn short_histories() {
+    histories_of("short_histories", 60, |seed| HistoryConfig {
+        lives: 30,
+        commands: 3,
+        palette: 2,
+        short_lives: true,
+        ..config(seed, true)
+    });
+}
+
+/// A block of data goes bad after a recovery, in every other run together with the newest
+/// checkpoint: no more is missing than that block, and nothing without an error.
+#[test]
+fn rot_histories() {
+    histories_of("rot_histories", 60, |seed| HistoryConfig {
+        rot: true,
+        lose_checkpoints: seed % 2 == 1,
+        ..config(seed, true)
+    });
+}
+
 /// Little room: what is freed is soon given out again, and often there is none.
 #[test]
 fn tight_histories() {

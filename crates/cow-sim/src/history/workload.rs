@@ -25,15 +25,25 @@ const MOST_SNAPS: usize = 8;
 pub struct Workload {
     rng: Rng,
     token: u64,
+    palette: u64,
     names: u64,
     branched: bool,
 }
 
 impl Workload {
-    /// Clients that act by `rng`.
+    /// Clients that act by `rng` and choose from `palette` contents; from 0: never one twice.
     #[must_use]
-    pub fn new(rng: Rng) -> Self {
-        Self { rng, token: 1, names: 0, branched: false }
+    pub fn new(rng: Rng, palette: u64) -> Self {
+        Self { rng, token: 1, palette, names: 0, branched: false }
+    }
+
+    /// What a write of `blocks` blocks is made from.
+    fn token(&mut self, blocks: u64) -> u64 {
+        if self.palette > 0 {
+            return 1 + self.rng.below(self.palette);
+        }
+        self.token += blocks + 2;
+        self.token - blocks - 2
     }
 
     /// Whether a volume was ever cloned or rolled back.
@@ -138,8 +148,7 @@ impl Workload {
         // Now and then one whose records do not fit the rest of a frame or of the ring.
         let most = if self.rng.one_in(12) { 1400 } else { 64 };
         let (offset, len) = self.range(oracle, volume, most);
-        let token = self.token;
-        self.token += len / BLOCK + 2;
+        let token = self.token(len / BLOCK);
         Cmd::Write { volume: volume.to_owned(), offset, len, token, fua: self.rng.one_in(16) }
     }
 

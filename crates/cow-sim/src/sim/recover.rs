@@ -119,8 +119,9 @@ fn go_on<M: Machine>(found: Recovered<M>, config: &Config, rng: &mut Rng) -> Res
     oracle.judge(&found.state, how.is_kill())
 }
 
-/// Crashes again in the middle of recovery.
-fn interrupted<M: Machine>(disk: SimDisk, config: &Config, seed: u64) -> (SimDisk, bool) {
+/// Crashes again in the middle of recovery. What that leaves, and whether only the process died.
+#[must_use]
+pub fn interrupted<M: Machine>(disk: SimDisk, config: &Config, seed: u64) -> (SimDisk, bool) {
     let mut rng = Rng::new(seed);
     let mut world = World::<M>::new(disk, config, rng.word());
     world.start_op(Op::Open { read_only: false });
