@@ -38,6 +38,9 @@ pub struct HistoryConfig {
     pub short_lives: bool,
     /// Whether, after each crash and a recovery from it, a block of data goes bad.
     pub rot: bool,
+    /// Whether all that clients can see is compared with the oracle whenever a command was
+    /// answered. Those in progress with it are waited for.
+    pub compare: bool,
     /// Faults of the disk, in each life, between open and crash.
     pub faults: Faults,
     /// Which errors are no fault.
@@ -56,6 +59,7 @@ impl Default for HistoryConfig {
             palette: 0,
             short_lives: false,
             rot: false,
+            compare: false,
             faults: Faults::default(),
             tolerance: Tolerance { io: false, no_space: true },
         }
@@ -152,6 +156,7 @@ fn live<M: Machine>(
         let most = if rng.one_in(3) { 40 } else { 6 * config.commands };
         sim.set_fuse(Some(rng.range(1, most)));
     }
+    let mut compared = 0;
     for _ in 0..rng.range(1, config.commands + 1) {
         while sim.in_progress() >= config.in_flight {
             sim.step()?;
@@ -174,6 +179,9 @@ fn live<M: Machine>(
         for _ in 0..rng.below(6) {
             sim.step()?;
         }
+        if config.compare {
+            compare(sim, workload, config.in_flight, rng, &mut compared)?;
+        }
     }
     if config.tolerance.io || config.short_lives {
         return sim.drain();
@@ -190,6 +198,29 @@ fn live<M: Machine>(
         sim.world.run_until_idle()?;
     }
     Ok(())
+}
+
+/// Compares when more commands were answered than the `compared` of last time.
+fn compare<M: Machine>(
+    sim: &mut Sim<M>,
+    workload: &Workload,
+    in_flight: usize,
+    rng: &mut Rng,
+    compared: &mut usize,
+) -> Result<(), Stop> {
+    while sim.in_progress() >= in_flight {
+        sim.step()?;
+    }
+    if sim.trace().len() - sim.in_progress() == *compared {
+        return Ok(());
+    }
+    sim.drain()?;
+    // At rest, or with a fold under way.
+    if rng.one_in(2) {
+        sim.world.run_until_idle()?;
+    }
+    *compared = sim.trace().len();
+    sim.compare(workload.written())
 }
 
 /// With everything reclaimed, the pool holds what can be seen and no more, unless blocks are

@@ -231,6 +231,23 @@ impl Oracle {
         search::judge(self, observed, &self.required(kill))
     }
 
+    /// Judges what clients see while nothing is in flight: all that was acknowledged, durable or
+    /// not.
+    ///
+    /// # Errors
+    /// Why it cannot be, in words.
+    pub fn judge_live(&self, observed: &State) -> Result<(), String> {
+        if self.ambiguous {
+            let acked: Vec<bool> =
+                self.log.iter().map(|entry| entry.acked_at().is_some()).collect();
+            return search::judge(self, observed, &acked);
+        }
+        match observed.difference(&self.live) {
+            Some(text) => Err(format!("found against all that is acknowledged: {text}")),
+            None => Ok(()),
+        }
+    }
+
     /// Takes what was seen as the state that everything begins from: after a recovery, which
     /// made it durable, or when all is answered and flushed.
     pub fn settle(&mut self, observed: State) {

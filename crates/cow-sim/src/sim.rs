@@ -3,6 +3,7 @@
 //! [`Sim`] hands commands to the machine, keeps the exports open that they need, tells the
 //! oracle of everything submitted and answered, and stops at the first thing that cannot be.
 
+mod compare;
 mod convert;
 mod observe;
 mod recover;

@@ -44,6 +44,18 @@ fn histories() {
     histories_of("histories", 60, |seed| config(seed, false));
 }
 
+/// The same, and all that clients can see is compared with the oracle after every command. In some
+/// runs several commands are in progress together, and in every other one the machine dies.
+#[test]
+fn compared_histories() {
+    histories_of("compared_histories", 120, |seed| HistoryConfig {
+        compare: true,
+        commands: 30,
+        in_flight: [1, 1, 3][seed as usize % 3],
+        ..config(seed, seed % 2 == 1)
+    });
+}
+
 #[test]
 fn crash_histories() {
     histories_of("crash_histories", 200, |seed| config(seed, true));

@@ -3,6 +3,8 @@
 use crate::cmd::{Cmd, Target};
 use crate::oracle::Oracle;
 use crate::rng::Rng;
+use crate::value::blocks_of;
+use std::collections::BTreeSet;
 
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
@@ -28,13 +30,14 @@ pub struct Workload {
     palette: u64,
     names: u64,
     branched: bool,
+    written: BTreeSet<u64>,
 }
 
 impl Workload {
     /// Clients that act by `rng` and choose from `palette` contents; from 0: never one twice.
     #[must_use]
     pub fn new(rng: Rng, palette: u64) -> Self {
-        Self { rng, token: 1, palette, names: 0, branched: false }
+        Self { rng, token: 1, palette, names: 0, branched: false, written: BTreeSet::new() }
     }
 
     /// What a write of `blocks` blocks is made from.
@@ -50,6 +53,12 @@ impl Workload {
     #[must_use]
     pub fn branched(&self) -> bool {
         self.branched
+    }
+
+    /// Blocks that were ever written, of whatever volume.
+    #[must_use]
+    pub fn written(&self) -> &BTreeSet<u64> {
+        &self.written
     }
 
     fn name(&mut self, prefix: &str) -> String {
@@ -149,6 +158,7 @@ impl Workload {
         let most = if self.rng.one_in(12) { 1400 } else { 64 };
         let (offset, len) = self.range(oracle, volume, most);
         let token = self.token(len / BLOCK);
+        self.written.extend(blocks_of(offset, len));
         Cmd::Write { volume: volume.to_owned(), offset, len, token, fua: self.rng.one_in(16) }
     }
 

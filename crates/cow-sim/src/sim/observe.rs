@@ -7,6 +7,7 @@ use crate::world::{Machine, World};
 use cow_engine::{ExportId, NodeInfo, Op, Reply};
 use cow_format::BLOCK_SIZE;
 use cow_format::entry::NodeKind;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 const READ_BYTES: u64 = 256 << 10;
@@ -18,12 +19,22 @@ const BLOCK: u64 = BLOCK_SIZE as u64;
 /// # Errors
 /// When something cannot be read, or contradicts itself.
 pub fn observe<M: Machine>(world: &mut World<M>) -> Result<State, String> {
+    observe_written(world, &BTreeSet::new())
+}
+
+/// The same, and reads the blocks `written` of every volume and snapshot even where nothing is
+/// said to be mapped.
+pub(super) fn observe_written<M: Machine>(
+    world: &mut World<M>,
+    written: &BTreeSet<u64>,
+) -> Result<State, String> {
     let reply = ask(world, Op::List { exact: false })?;
     let Reply::List(nodes) = reply else { return Err(format!("list answered {reply:?}")) };
     let mut state = State::default();
     let mut snaps: Vec<(&NodeInfo, Snap)> = Vec::new();
     for node in nodes.iter().filter(|node| node.live && node.kind != NodeKind::Pool) {
-        let snap = read_node(world, node).map_err(|text| format!("{}: {text}", node.name))?;
+        let snap =
+            read_node(world, node, written).map_err(|text| format!("{}: {text}", node.name))?;
         if node.name.contains('@') {
             snaps.push((node, snap));
             continue;
@@ -52,7 +63,11 @@ fn ask<M: Machine>(world: &mut World<M>, op: Op) -> Result<Reply, String> {
     world.run_op(op)?.map_err(|error| format!("{what} failed: {error}"))
 }
 
-fn read_node<M: Machine>(world: &mut World<M>, node: &NodeInfo) -> Result<Snap, String> {
+fn read_node<M: Machine>(
+    world: &mut World<M>,
+    node: &NodeInfo,
+    written: &BTreeSet<u64>,
+) -> Result<Snap, String> {
     let reply = ask(world, Op::OpenExport { name: node.name.clone(), write: false })?;
     let Reply::Export { export, size_bytes: size, .. } = reply else {
         return Err(format!("opening answered {reply:?}"));
@@ -83,6 +98,11 @@ fn read_node<M: Machine>(world: &mut World<M>, node: &NodeInfo) -> Result<Snap, 
         }
     }
     read_a_hole(world, export, &holes)?;
+    for &(from, to) in &holes {
+        for (from, to) in runs_in(written, from, to) {
+            read_zeros(world, export, from, to - from)?;
+        }
+    }
     ask(world, Op::CloseExport { export })?;
     Ok(Snap { size, content, props: Arc::new(node.props.iter().cloned().collect()) })
 }
@@ -133,6 +153,28 @@ fn read_a_hole<M: Machine>(
     let Some(&(from, to)) = holes.get(chance as usize % holes.len().max(1)) else { return Ok(()) };
     let len = (to - from).min(2 * BLOCK);
     let offset = from + (mix(chance) % (to - from - len + 1)) / 512 * 512;
+    read_zeros(world, export, offset, len)
+}
+
+/// Runs of `blocks`, in bytes, none longer than a read, that lie in `from..to`.
+fn runs_in(blocks: &BTreeSet<u64>, from: u64, to: u64) -> Vec<(u64, u64)> {
+    let mut runs: Vec<(u64, u64)> = Vec::new();
+    for lba in blocks.range(from / BLOCK..to.div_ceil(BLOCK)) {
+        let (at, end) = (lba * BLOCK, (lba * BLOCK + BLOCK).min(to));
+        match runs.last_mut() {
+            Some(run) if run.1 == at && end - run.0 <= READ_BYTES => run.1 = end,
+            _ => runs.push((at, end)),
+        }
+    }
+    runs
+}
+
+fn read_zeros<M: Machine>(
+    world: &mut World<M>,
+    export: ExportId,
+    offset: u64,
+    len: u64,
+) -> Result<(), String> {
     let bytes = read(world, export, offset, len)?;
     match bytes.iter().position(|&byte| byte != 0) {
         Some(at) => Err(format!("byte {} is not mapped, but not zero", offset + at as u64)),
