@@ -67,7 +67,7 @@ fn histories_with_failing_writes_are_clean() {
 fn history(seed: u64, faults: &Faults, tolerance: Tolerance) -> Result<u64, String> {
     let mut checked = 0;
     let mut rng = Rng::new(seed ^ 0x00c0_ffee);
-    let mut workload = Workload::new(rng.fork());
+    let mut workload = Workload::new(rng.fork(), 0);
     let config = cow_sim::small_config(AckMode::Writethrough);
     let mut disk = cow_sim::format(&PoolOptions::default());
     let (mut oracle, mut kill) = (Oracle::new(config.ack), false);
