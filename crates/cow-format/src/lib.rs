@@ -24,7 +24,7 @@ mod tests;
 mod units;
 pub mod wire;
 
-pub use buf::{Block, Buf, BufSlice};
+pub use buf::{Block, BlockMemory, Buf, BufPool, BufSlice, BufSource};
 pub use error::FormatError;
 pub use units::{Epoch, FamilyId, FrameSeq, Gen, Lba, NodeId, Phys, VolumeId};
 

@@ -2,6 +2,9 @@
 
 use crate::notify::Notifier;
 use crate::request::{IoDone, IoRequest};
+use cow_format::BufPool;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 /// Does requests on one image. Used by exactly one thread: it may be opened elsewhere, but
@@ -32,6 +35,23 @@ pub trait Driver: Send {
 
     /// Why [`crate::DriverChoice::Auto`] did not take io_uring, if it did not.
     fn fallback_reason(&self) -> Option<&str> {
+        None
+    }
+
+    /// Where buffers for requests are best taken from, by any thread, as long as one likes.
+    /// Others do as well.
+    fn buffers(&self) -> BufPool {
+        BufPool::default()
+    }
+
+    /// Counts the reads and writes that went through buffers registered with the kernel. `None`:
+    /// there are no such buffers.
+    fn fixed_transfers(&self) -> Option<Arc<AtomicU64>> {
+        None
+    }
+
+    /// Why no buffers are registered, if it was tried.
+    fn fixed_refusal(&self) -> Option<&str> {
         None
     }
 }

@@ -9,7 +9,8 @@
 //!
 //! ```text
 //!  open ── Driver (driver)
-//!       ├─ uring ── op, setup                    one ring, one reactor thread
+//!       ├─ arena                                 memory for buffers
+//!       ├─ uring ── op, setup, fixed             one ring, one reactor thread
 //!       ├─ threads ─┐
 //!       │           pool ── blocking, op
 //!       └ notify               (also the io_uring driver's helper for calls that must block)
@@ -27,15 +28,18 @@
 //! * A flush covers the writes whose completions were taken before it was submitted, and no
 //!   others. Requests run in any order.
 //!
-//! # Left out
+//! # Buffers
 //!
-//! Registered ("fixed") buffers: they need memory that stays where it is while the ring lives,
-//! and [`cow_format::Buf`] is an ordinary vector. All submissions are made in `uring::op`, in
-//! one function that picks the opcode, so `READ_FIXED` and `WRITE_FIXED` have one place to go.
+//! A request may be made of any [`cow_format::Buf`]. Those of [`Driver::buffers`] come from an
+//! arena (`arena`) that the io_uring driver registers with the kernel (`uring::fixed`), which
+//! then need not look up and pin their pages for each operation. What does not fit into the
+//! arena is ordinary memory, and what is not registered goes with the plain opcodes; neither
+//! makes a difference but in time.
 
 #[cfg(not(target_os = "linux"))]
 compile_error!("cow-io needs Linux: direct I/O, flock on devices, io_uring");
 
+mod arena;
 mod blocking;
 mod create;
 mod direct;

@@ -1,12 +1,14 @@
 //! The driver that needs nothing of the kernel but blocking calls: a pool of threads, their
 //! completions in a mailbox. `submit` collects, `kick` hands over, `wait` empties the mailbox.
 
+use crate::arena::Arena;
 use crate::driver::Driver;
 use crate::image::Image;
 use crate::notify::{Mailbox, Notifier};
 use crate::op::Op;
 use crate::pool::Pool;
 use crate::request::{IoDone, IoRequest};
+use cow_format::BufPool;
 use std::io;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
@@ -20,6 +22,7 @@ pub(crate) struct ThreadDriver {
     collected: Vec<Op>,
     in_flight: usize,
     fallback_reason: Option<String>,
+    buffers: BufPool,
 }
 
 impl ThreadDriver {
@@ -34,8 +37,21 @@ impl ThreadDriver {
         let deliver = Box::new(move |done| outbox.deliver(done));
         let pool = Pool::start(image.clone(), threads.max(1), deliver)?;
         let notifier = Notifier::with_mailbox(mailbox.clone());
-        let collected = Vec::new();
-        Ok(Self { image, pool, mailbox, notifier, collected, in_flight: 0, fallback_reason })
+        Ok(Self {
+            image,
+            pool,
+            mailbox,
+            notifier,
+            collected: Vec::new(),
+            in_flight: 0,
+            fallback_reason,
+            buffers: BufPool::default(),
+        })
+    }
+
+    /// Gives buffers of `arena` out.
+    pub(crate) fn use_arena(&mut self, arena: &Arena) {
+        self.buffers = arena.pool();
     }
 }
 
@@ -93,5 +109,9 @@ impl Driver for ThreadDriver {
 
     fn fallback_reason(&self) -> Option<&str> {
         self.fallback_reason.as_deref()
+    }
+
+    fn buffers(&self) -> BufPool {
+        self.buffers.clone()
     }
 }

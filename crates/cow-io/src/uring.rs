@@ -17,11 +17,13 @@
 //!   kernel may still use it), and so do all later requests.
 
 mod entry;
+mod fixed;
 mod ring;
 mod setup;
 #[cfg(test)]
 mod tests;
 
+use crate::arena::Arena;
 use crate::driver::Driver;
 use crate::image::Image;
 use crate::notify::{Mailbox, Notifier};
@@ -29,9 +31,11 @@ use crate::op::Op;
 use crate::pool::Pool;
 use crate::request::{IoDone, IoRequest};
 use crate::sys;
+use cow_format::BufPool;
 use ring::Ring;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 /// The io_uring driver.
@@ -45,6 +49,8 @@ pub(crate) struct UringDriver {
     notifier: Notifier,
     image: Image,
     in_flight: usize,
+    buffers: BufPool,
+    fixed: Result<Arc<AtomicU64>, Option<String>>,
 }
 
 impl UringDriver {
@@ -60,7 +66,22 @@ impl UringDriver {
             notifier,
             image,
             in_flight: 0,
+            buffers: BufPool::default(),
+            fixed: Err(None),
         })
+    }
+
+    /// Gives buffers of `arena` out, and has the ring register them if `fixed`.
+    pub(crate) fn use_arena(&mut self, arena: &Arena, fixed: bool) {
+        self.buffers = arena.pool();
+        let Ok(ring) = &mut self.ring else { return };
+        if !fixed {
+            return;
+        }
+        self.fixed = ring.register(arena.clone()).map_err(|error| {
+            tracing::warn!(%error, "buffers cannot be registered, using them unregistered");
+            Some(format!("registering buffers: {error}"))
+        });
     }
 
     /// Gives a request to the thread for blocking calls, which is started at its first.
@@ -175,5 +196,17 @@ impl Driver for UringDriver {
 
     fn name(&self) -> &'static str {
         "io_uring"
+    }
+
+    fn buffers(&self) -> BufPool {
+        self.buffers.clone()
+    }
+
+    fn fixed_transfers(&self) -> Option<Arc<AtomicU64>> {
+        self.fixed.as_ref().ok().cloned()
+    }
+
+    fn fixed_refusal(&self) -> Option<&str> {
+        self.fixed.as_ref().err().and_then(Option::as_deref)
     }
 }

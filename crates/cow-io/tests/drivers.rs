@@ -3,16 +3,14 @@
 
 mod common;
 
-use common::{BLOCK, Reactor, new_image, pattern, read, write};
+use common::{BLOCK, Reactor, Setup, new_image, pattern, read, write};
 use cow_format::{Buf, BufSlice};
-use cow_io::{
-    DirectMode, DriverChoice, DriverOptions, Image, IoOp, IoRequest, OpKind, OpenOptions,
-};
+use cow_io::{DirectMode, DriverOptions, Image, IoOp, IoRequest, OpKind, OpenOptions};
 use std::collections::HashMap;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
-for_both_drivers! {
+for_all_setups! {
     round_trip,
     round_trip_buffered,
     more_slices_than_the_kernel_takes,
@@ -29,14 +27,15 @@ for_both_drivers! {
     opened_here_used_there,
 }
 
-fn names(choice: DriverChoice) -> &'static str {
-    if choice == DriverChoice::Uring { "io_uring" } else { "threads" }
+fn names(setup: Setup) -> &'static str {
+    if setup == Setup::Threads { "threads" } else { "io_uring" }
 }
 
-fn check_round_trip(image: Image, choice: DriverChoice) {
-    let mut reactor = Reactor::new(image, choice);
-    assert_eq!(reactor.driver.name(), names(choice));
+fn check_round_trip(image: Image, setup: Setup) {
+    let mut reactor = Reactor::new(image, setup);
+    assert_eq!(reactor.driver.name(), names(setup));
     assert_eq!(reactor.driver.fallback_reason(), None);
+    assert_eq!(reactor.driver.fixed_refusal(), None);
     let data = pattern(1, 300);
     reactor.run(write(10 * BLOCK, &data)).unwrap();
     assert_eq!(reactor.read(10 * BLOCK, 300)[..], data[..]);
@@ -50,25 +49,26 @@ fn check_round_trip(image: Image, choice: DriverChoice) {
     for (at, from) in [5, 6, 0, 1, 299].into_iter().enumerate() {
         assert_eq!(back.block(at), slices.block(from), "block {at}");
     }
+    assert_eq!(reactor.fixed() > 0, setup == Setup::Fixed);
 }
 
-fn round_trip(choice: DriverChoice) {
+fn round_trip(setup: Setup) {
     let (_dir, _, image) = new_image(1024);
-    check_round_trip(image, choice);
+    check_round_trip(image, setup);
 }
 
-fn round_trip_buffered(choice: DriverChoice) {
+fn round_trip_buffered(setup: Setup) {
     let (_dir, path, image) = new_image(1024);
     drop(image);
     let options = OpenOptions { direct: DirectMode::Off, ..Default::default() };
     let image = Image::open(&path, &options).unwrap();
     assert!(!image.is_direct());
-    check_round_trip(image, choice);
+    check_round_trip(image, setup);
 }
 
-fn more_slices_than_the_kernel_takes(choice: DriverChoice) {
+fn more_slices_than_the_kernel_takes(setup: Setup) {
     let (_dir, _, image) = new_image(4096);
-    let mut reactor = Reactor::new(image, choice);
+    let mut reactor = Reactor::new(image, setup);
     let data = Arc::new(pattern(7, 2600));
     // Backwards, so that no two slices are neighbours and each needs its own vector.
     let bufs: Vec<_> = (0..2600).rev().map(|i| BufSlice::new(data.clone(), i, 1)).collect();
@@ -79,11 +79,11 @@ fn more_slices_than_the_kernel_takes(choice: DriverChoice) {
     }
 }
 
-fn more_requests_than_the_ring_holds(choice: DriverChoice) {
+fn more_requests_than_the_ring_holds(setup: Setup) {
     const COUNT: u64 = 3000;
     let (_dir, _, image) = new_image(COUNT * 2);
-    let options = DriverOptions { ring_entries: 32, threads: 3 };
-    let mut reactor = Reactor::with(image, choice, &options);
+    let options = DriverOptions { ring_entries: 32, threads: 3, ..Default::default() };
+    let mut reactor = Reactor::with(image, setup, options);
     let old: Vec<_> = (0..COUNT).map(|i| pattern(i, 1)).collect();
     for (i, buf) in old.iter().enumerate() {
         reactor.submit(write(i as u64 * 2 * BLOCK, buf));
@@ -113,9 +113,9 @@ fn more_requests_than_the_ring_holds(choice: DriverChoice) {
     }
 }
 
-fn a_flush_among_writes(choice: DriverChoice) {
+fn a_flush_among_writes(setup: Setup) {
     let (_dir, path, image) = new_image(64);
-    let mut reactor = Reactor::new(image, choice);
+    let mut reactor = Reactor::new(image, setup);
     for i in 0..32 {
         reactor.submit(write(i * BLOCK, &pattern(i, 1)));
     }
@@ -129,9 +129,9 @@ fn a_flush_among_writes(choice: DriverChoice) {
     assert_eq!(back[..BLOCK as usize], pattern(0, 1)[..]);
 }
 
-fn a_hole_reads_zeros_and_frees_blocks(choice: DriverChoice) {
+fn a_hole_reads_zeros_and_frees_blocks(setup: Setup) {
     let (_dir, path, image) = new_image(2048);
-    let mut reactor = Reactor::new(image, choice);
+    let mut reactor = Reactor::new(image, setup);
     let data = pattern(3, 1024);
     reactor.run(write(0, &data)).unwrap();
     reactor.run(IoOp::Flush).unwrap();
@@ -147,9 +147,9 @@ fn a_hole_reads_zeros_and_frees_blocks(choice: DriverChoice) {
     assert_eq!(reactor.read(768 * BLOCK, 256)[..], data[768 * BLOCK as usize..]);
 }
 
-fn allocate_takes_space_and_keeps_the_length(choice: DriverChoice) {
+fn allocate_takes_space_and_keeps_the_length(setup: Setup) {
     let (_dir, path, image) = new_image(1024);
-    let mut reactor = Reactor::new(image, choice);
+    let mut reactor = Reactor::new(image, setup);
     let before = std::fs::metadata(&path).unwrap();
     assert!(before.blocks() < 64, "a fresh image is sparse");
     reactor.run(IoOp::Allocate { offset: 0, len: 512 * BLOCK }).unwrap();
@@ -161,9 +161,9 @@ fn allocate_takes_space_and_keeps_the_length(choice: DriverChoice) {
     assert!(reactor.read(0, 512).iter().all(|&byte| byte == 0));
 }
 
-fn grow_and_never_shrink(choice: DriverChoice) {
+fn grow_and_never_shrink(setup: Setup) {
     let (_dir, path, image) = new_image(16);
-    let mut reactor = Reactor::new(image.clone(), choice);
+    let mut reactor = Reactor::new(image.clone(), setup);
     assert!(reactor.run(read(16 * BLOCK, 1)).is_err());
     reactor.run(IoOp::Grow { len: 64 * BLOCK + 512 }).unwrap();
     assert_eq!(image.size_bytes(), 64 * BLOCK + 512);
@@ -175,9 +175,9 @@ fn grow_and_never_shrink(choice: DriverChoice) {
     assert_eq!((error.op, error.errno), (OpKind::Grow, libc::EFBIG));
 }
 
-fn reading_beyond_the_end_fails(choice: DriverChoice) {
+fn reading_beyond_the_end_fails(setup: Setup) {
     let (_dir, _, image) = new_image(16);
-    let mut reactor = Reactor::new(image, choice);
+    let mut reactor = Reactor::new(image, setup);
     for (offset, blocks) in [(16, 1), (15, 2), (0, 17), (1000, 4)] {
         let error = reactor.run(read(offset * BLOCK, blocks)).unwrap_err();
         assert!(error.is_end_of_image(), "{error}");
@@ -189,7 +189,7 @@ fn reading_beyond_the_end_fails(choice: DriverChoice) {
     assert_eq!(reactor.finish()[&tag].buf.as_ref().map(Buf::block_count), Some(3));
 }
 
-fn a_length_that_is_no_multiple_of_a_block(choice: DriverChoice) {
+fn a_length_that_is_no_multiple_of_a_block(setup: Setup) {
     for direct in [DirectMode::Auto, DirectMode::Off] {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("image");
@@ -198,7 +198,7 @@ fn a_length_that_is_no_multiple_of_a_block(choice: DriverChoice) {
         std::fs::write(&path, &bytes).unwrap();
         let image = Image::open(&path, &OpenOptions { read_only: false, direct }).unwrap();
         assert_eq!(image.size_bytes(), bytes.len() as u64);
-        let mut reactor = Reactor::new(image, choice);
+        let mut reactor = Reactor::new(image, setup);
         assert_eq!(reactor.read(0, 7)[..], bytes[..7 * BLOCK as usize]);
         assert!(reactor.run(read(0, 8)).unwrap_err().is_end_of_image());
         assert!(reactor.run(read(7 * BLOCK, 1)).unwrap_err().is_end_of_image());
@@ -207,11 +207,11 @@ fn a_length_that_is_no_multiple_of_a_block(choice: DriverChoice) {
     }
 }
 
-fn a_read_only_image_refuses_changes(choice: DriverChoice) {
+fn a_read_only_image_refuses_changes(setup: Setup) {
     let (_dir, path, image) = new_image(16);
     drop(image);
     let image = Image::open(&path, &OpenOptions { read_only: true, ..Default::default() }).unwrap();
-    let mut reactor = Reactor::new(image, choice);
+    let mut reactor = Reactor::new(image, setup);
     assert_eq!(reactor.read(0, 16).len(), 16 * BLOCK as usize);
     reactor.run(IoOp::Flush).unwrap();
     let changes = [
@@ -227,9 +227,9 @@ fn a_read_only_image_refuses_changes(choice: DriverChoice) {
     assert!(std::fs::read(&path).unwrap().iter().all(|&byte| byte == 0));
 }
 
-fn unaligned_requests_are_refused(choice: DriverChoice) {
+fn unaligned_requests_are_refused(setup: Setup) {
     let (_dir, _, image) = new_image(16);
-    let mut reactor = Reactor::new(image, choice);
+    let mut reactor = Reactor::new(image, setup);
     let bad = [
         (read(512, 1), libc::EINVAL),
         (write(1, &pattern(1, 1)), libc::EINVAL),
@@ -243,9 +243,9 @@ fn unaligned_requests_are_refused(choice: DriverChoice) {
     }
 }
 
-fn empty_requests_complete(choice: DriverChoice) {
+fn empty_requests_complete(setup: Setup) {
     let (_dir, _, image) = new_image(1);
-    let mut reactor = Reactor::new(image, choice);
+    let mut reactor = Reactor::new(image, setup);
     assert_eq!(reactor.run(read(0, 0)).unwrap().unwrap().len(), 0);
     reactor.run(IoOp::Write { offset: 0, bufs: vec![] }).unwrap();
     reactor.run(IoOp::Discard { offset: 0, len: 0 }).unwrap();
@@ -253,9 +253,9 @@ fn empty_requests_complete(choice: DriverChoice) {
 }
 
 /// A ring has one thread, but need not be opened by it.
-fn opened_here_used_there(choice: DriverChoice) {
+fn opened_here_used_there(setup: Setup) {
     let (_dir, _, image) = new_image(16);
-    let mut reactor = Reactor::new(image, choice);
+    let mut reactor = Reactor::new(image, setup);
     reactor.driver.submit(IoRequest { tag: 1, op: write(0, &pattern(1, 16)) });
     let used = std::thread::spawn(move || {
         assert!(reactor.finish()[&1].result.is_ok());

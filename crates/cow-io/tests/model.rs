@@ -5,9 +5,9 @@
 
 mod common;
 
-use common::{BLOCK, Reactor, new_image, pattern, read};
+use common::{BLOCK, Reactor, Setup, new_image, pattern, read};
 use cow_format::BufSlice;
-use cow_io::{DriverChoice, DriverOptions, IoOp};
+use cow_io::{DriverOptions, IoOp};
 use proptest::prelude::*;
 use std::sync::Arc;
 
@@ -37,11 +37,11 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-fn check(choice: DriverChoice, batches: Vec<Vec<Step>>, ring_entries: u32) {
+fn check(setup: Setup, batches: Vec<Vec<Step>>, ring_entries: u32) {
     let (_dir, path, image) = new_image(LANES * LANE_BLOCKS);
     let mut model = vec![0u8; (LANES * LANE_BLOCKS * BLOCK) as usize];
-    let options = DriverOptions { ring_entries, threads: 3 };
-    let mut reactor = Reactor::with(image, choice, &options);
+    let options = DriverOptions { ring_entries, threads: 3, ..Default::default() };
+    let mut reactor = Reactor::with(image, setup, options);
     let source = Arc::new(pattern(42, 16));
     for batch in batches {
         let mut taken = [false; LANES as usize];
@@ -94,6 +94,7 @@ fn check(choice: DriverChoice, batches: Vec<Vec<Step>>, ring_entries: u32) {
             assert!(buf[..] == model[offset..offset + buf.len()], "read at {offset}");
         }
     }
+    assert!(reactor.fixed() == 0 || setup == Setup::Fixed);
     drop(reactor);
     assert!(std::fs::read(path).unwrap() == model, "the file at the end");
 }
@@ -107,11 +108,16 @@ proptest! {
 
     #[test]
     fn uring_does_what_the_model_does(batches in batches(), entries in 2u32..40) {
-        check(DriverChoice::Uring, batches, entries);
+        check(Setup::Uring, batches, entries);
+    }
+
+    #[test]
+    fn uring_with_fixed_buffers_does_too(batches in batches(), entries in 2u32..40) {
+        check(Setup::Fixed, batches, entries);
     }
 
     #[test]
     fn threads_do_what_the_model_does(batches in batches()) {
-        check(DriverChoice::Threads, batches, 2);
+        check(Setup::Threads, batches, 2);
     }
 }

@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{BLOCK, Reactor, pattern, read, write};
+use common::{BLOCK, Reactor, Setup, pattern, read, write};
 use cow_format::BufSlice;
 use cow_io::{
     CreateOptions, DirectMode, DriverChoice, DriverOptions, Image, ImageError, IoOp, OpenOptions,
@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use tempfile::TempDir;
 
-for_both_drivers! {
+for_all_setups! {
     no_space_below_is_an_error_and_passes,
     a_block_device,
     a_memory_file_system_does_what_it_can,
@@ -120,11 +120,11 @@ impl Drop for Loop {
 
 /// A write that does not fit stops half-way, is taken up again, and then fails; once there is
 /// room it succeeds.
-fn no_space_below_is_an_error_and_passes(choice: DriverChoice) {
+fn no_space_below_is_an_error_and_passes(setup: Setup) {
     let Some(dir) = mount("tmpfs", "size=4m") else { return };
     let image = Image::create(dir.path().join("image"), 64 << 20, &CreateOptions::default());
     let image = image.unwrap();
-    let mut reactor = Reactor::new(image.clone(), choice);
+    let mut reactor = Reactor::new(image.clone(), setup);
     let data = pattern(9, 2048);
     let error = reactor.run(write(0, &data)).unwrap_err();
     assert!(error.is_no_space(), "{error}");
@@ -136,7 +136,7 @@ fn no_space_below_is_an_error_and_passes(choice: DriverChoice) {
     assert_eq!(reactor.read(0, 512)[..], pattern(9, 512)[..]);
 }
 
-fn a_block_device(choice: DriverChoice) {
+fn a_block_device(setup: Setup) {
     const BYTES: u64 = 16 << 20;
     let Some(device) = Loop::new(BYTES) else { return };
     let path = &device.device;
@@ -148,7 +148,7 @@ fn a_block_device(choice: DriverChoice) {
         let error = Image::open(path, &options).unwrap_err();
         assert!(matches!(error, ImageError::Busy { .. }), "{error}");
     }
-    let mut reactor = Reactor::new(image, choice);
+    let mut reactor = Reactor::new(image, setup);
     let data = pattern(1, 512);
     reactor.run(write(1 << 20, &data)).unwrap();
     reactor.run(IoOp::Flush).unwrap();
@@ -168,14 +168,14 @@ fn a_block_device(choice: DriverChoice) {
     Image::open(path, &OpenOptions::default()).unwrap();
     let options = OpenOptions { read_only: true, ..Default::default() };
     let readers = [Image::open(path, &options).unwrap(), Image::open(path, &options).unwrap()];
-    let mut reactor = Reactor::new(readers[0].clone(), choice);
+    let mut reactor = Reactor::new(readers[0].clone(), setup);
     assert_eq!(reactor.read(2 << 20, 256)[..], data[1 << 20..]);
     let discard = IoOp::Discard { offset: 0, len: BLOCK };
     assert_eq!(reactor.run(discard).unwrap_err().errno, libc::EBADF);
 }
 
 /// ramfs has neither direct I/O nor fallocate.
-fn a_memory_file_system_does_what_it_can(choice: DriverChoice) {
+fn a_memory_file_system_does_what_it_can(setup: Setup) {
     let Some(dir) = mount("ramfs", "") else { return };
     let path = dir.path().join("image");
     let options = CreateOptions { preallocate: true, ..Default::default() };
@@ -183,7 +183,7 @@ fn a_memory_file_system_does_what_it_can(choice: DriverChoice) {
     assert!(!image.is_direct());
     assert_eq!(image.io_notes().len(), 1, "{:?}", image.io_notes());
     assert!(image.io_notes()[0].contains("O_DIRECT"), "{:?}", image.io_notes());
-    let mut reactor = Reactor::new(image, choice);
+    let mut reactor = Reactor::new(image, setup);
     reactor.run(write(0, &pattern(1, 1024))).unwrap();
     assert_eq!(reactor.read(0, 1024)[..], pattern(1, 1024)[..]);
     reactor.run(IoOp::Flush).unwrap();
@@ -281,29 +281,103 @@ fn auto_falls_back_to_threads() {
     fs::write(dir.path().join("image"), [0; 4096]).unwrap();
     let image = Image::open(dir.path().join("image"), &OpenOptions::default()).unwrap();
     // A seccomp filter of this thread alone: io_uring_setup is not permitted.
-    if let Err(error) = forbid_rings() {
+    if let Err(error) = forbid(libc::SYS_io_uring_setup, None, libc::EPERM) {
         eprintln!("skipped: no seccomp: {error}");
         return;
     }
     let options = DriverOptions::default();
     let error = open_driver(image.clone(), DriverChoice::Uring, &options).err().unwrap();
     assert_eq!(error.kind(), io::ErrorKind::PermissionDenied, "{error}");
-    let mut reactor = Reactor::new(image, DriverChoice::Auto);
+    let mut reactor = Reactor::of(open_driver(image, DriverChoice::Auto, &options).unwrap());
     assert_eq!(reactor.driver.name(), "threads");
+    assert!(reactor.driver.fixed_transfers().is_none());
     let reason = reactor.driver.fallback_reason().unwrap();
     assert!(reason.contains("io_uring_setup"), "{reason}");
     assert_eq!(reactor.read(0, 1)[..], [0; 4096]);
 }
 
-fn forbid_rings() -> io::Result<()> {
+/// Where memory cannot be registered, it is used unregistered, and the reason is kept.
+#[test]
+fn refused_registration_falls_back_to_plain_buffers() {
+    const REGISTER_BUFFERS2: u32 = 15;
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("image"), [0; 1 << 20]).unwrap();
+    let image = Image::open(dir.path().join("image"), &OpenOptions::default()).unwrap();
+    let Some(unhindered) = fixed(&image) else { return };
+    drop(unhindered);
+    let opcode = Some(REGISTER_BUFFERS2);
+    if let Err(error) = forbid(libc::SYS_io_uring_register, opcode, libc::ENOMEM) {
+        eprintln!("skipped: no seccomp: {error}");
+        return;
+    }
+    let options = DriverOptions::default();
+    let driver = open_driver(image, DriverChoice::Uring, &options).unwrap();
+    let reason = driver.fixed_refusal().unwrap();
+    assert!(reason.contains("registering buffers: Cannot allocate memory"), "{reason}");
+    assert!(driver.fixed_transfers().is_none());
+    let mut reactor = Reactor::of(driver);
+    reactor.buffers = Some(reactor.driver.buffers());
+    reactor.run(write(0, &pattern(1, 200))).unwrap();
+    assert_eq!(reactor.read(0, 200)[..], pattern(1, 200)[..]);
+    assert_eq!(reactor.fixed(), 0);
+}
+
+/// Where only so much memory may be registered, that much is, and the rest goes without.
+#[test]
+fn registration_refused_later_leaves_what_there_is() {
+    const REGISTER_BUFFERS_UPDATE: u32 = 16;
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("image"), [0; 1 << 20]).unwrap();
+    let image = Image::open(dir.path().join("image"), &OpenOptions::default()).unwrap();
+    let Some(mut reactor) = fixed(&image) else { return };
+    let opcode = Some(REGISTER_BUFFERS_UPDATE);
+    if let Err(error) = forbid(libc::SYS_io_uring_register, opcode, libc::ENOMEM) {
+        eprintln!("skipped: no seccomp: {error}");
+        return;
+    }
+    reactor.run(write(0, &pattern(1, 200))).unwrap();
+    assert_eq!(reactor.fixed(), 1);
+    let held = reactor.driver.buffers().scratch(512 - 50);
+    reactor.run(write(0, &pattern(2, 200))).unwrap();
+    assert_eq!(reactor.read(0, 200)[..], pattern(2, 200)[..]);
+    assert_eq!(reactor.fixed(), 1, "these lie in the second chunk");
+    assert_eq!(reactor.read(0, 50)[..], pattern(2, 50)[..]);
+    assert_eq!(reactor.fixed(), 2, "this has room in the first");
+    drop(held);
+    assert_eq!(reactor.read(0, 200)[..], pattern(2, 200)[..]);
+    assert_eq!(reactor.fixed(), 3);
+}
+
+/// A driver with fixed buffers, or none where the kernel has no such thing.
+fn fixed(image: &Image) -> Option<Reactor> {
+    match open_driver(image.clone(), DriverChoice::Uring, &Setup::Fixed.options()) {
+        Ok(driver) if driver.fixed_refusal().is_none() => Some(Reactor::of(driver)),
+        Ok(driver) => {
+            eprintln!("skipped: {:?}", driver.fixed_refusal());
+            None
+        }
+        Err(error) => {
+            eprintln!("skipped: {error}");
+            None
+        }
+    }
+}
+
+/// Has the kernel refuse a system call of this thread with `errno`; only with `second` as its
+/// second argument, if that is given.
+fn forbid(call: libc::c_long, second: Option<u32>, errno: i32) -> io::Result<()> {
     const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
     const JUMP: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
     const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
+    /// Of `struct seccomp_data`, on a machine that is little-endian.
+    const SECOND_ARGUMENT: u32 = 24;
     let step = |code, k, jt, jf| libc::sock_filter { code, jt, jf, k };
     let mut filter = [
         step(LOAD, 0, 0, 0),
-        step(JUMP, libc::SYS_io_uring_setup as u32, 0, 1),
-        step(RETURN, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32, 0, 0),
+        step(JUMP, call as u32, 0, 3),
+        step(LOAD, SECOND_ARGUMENT, 0, 0),
+        step(JUMP, second.unwrap_or_default(), 0, u8::from(second.is_some())),
+        step(RETURN, libc::SECCOMP_RET_ERRNO | errno as u32, 0, 0),
         step(RETURN, libc::SECCOMP_RET_ALLOW, 0, 0),
     ];
     let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };

@@ -1,18 +1,18 @@
-//! Waiting, waking and dropping, with both drivers.
+//! Waiting, waking and dropping, with all drivers.
 #![allow(clippy::unwrap_used, reason = "these are tests")]
 
 mod common;
 
-use common::{BLOCK, Reactor, new_image, pattern, read, write};
-use cow_format::{Buf, BufSlice};
-use cow_io::{DriverChoice, DriverOptions, IoOp, Notifier};
+use common::{BLOCK, Reactor, Setup, new_image, pattern, read, write};
+use cow_format::BufSlice;
+use cow_io::{DriverOptions, IoOp, Notifier};
 use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-for_both_drivers! {
+for_all_setups! {
     a_timeout_is_kept,
     a_poll_returns_at_once,
     a_notification_wakes,
@@ -30,9 +30,9 @@ for_both_drivers! {
 const LONG: Duration = Duration::from_secs(20);
 const SHORT: Duration = Duration::from_millis(150);
 
-fn idle(choice: DriverChoice) -> (tempfile::TempDir, Reactor) {
+fn idle(setup: Setup) -> (tempfile::TempDir, Reactor) {
     let (dir, _, image) = new_image(64);
-    (dir, Reactor::new(image, choice))
+    (dir, Reactor::new(image, setup))
 }
 
 /// How long a wait takes.
@@ -44,8 +44,8 @@ fn timed_wait(reactor: &mut Reactor, timeout: Option<Duration>) -> Duration {
     start.elapsed()
 }
 
-fn a_timeout_is_kept(choice: DriverChoice) {
-    let (_dir, mut reactor) = idle(choice);
+fn a_timeout_is_kept(setup: Setup) {
+    let (_dir, mut reactor) = idle(setup);
     for _ in 0..3 {
         let took = timed_wait(&mut reactor, Some(SHORT));
         assert!(took >= SHORT && took < LONG, "{took:?}");
@@ -57,8 +57,8 @@ fn a_timeout_is_kept(choice: DriverChoice) {
     assert_eq!(done.len(), 1);
 }
 
-fn a_poll_returns_at_once(choice: DriverChoice) {
-    let (_dir, mut reactor) = idle(choice);
+fn a_poll_returns_at_once(setup: Setup) {
+    let (_dir, mut reactor) = idle(setup);
     let took: Duration = (0..100).map(|_| timed_wait(&mut reactor, Some(Duration::ZERO))).sum();
     assert!(took < LONG / 10, "{took:?}");
     // And yet it makes progress: nothing else pushes or takes here.
@@ -78,8 +78,8 @@ fn notify_after(notifier: Notifier, delay: Duration) -> thread::JoinHandle<()> {
     })
 }
 
-fn a_notification_wakes(choice: DriverChoice) {
-    let (_dir, mut reactor) = idle(choice);
+fn a_notification_wakes(setup: Setup) {
+    let (_dir, mut reactor) = idle(setup);
     for timeout in [Some(LONG), None, Some(LONG)] {
         let thread = notify_after(reactor.driver.notifier(), SHORT);
         let took = timed_wait(&mut reactor, timeout);
@@ -88,16 +88,16 @@ fn a_notification_wakes(choice: DriverChoice) {
     }
 }
 
-fn a_notification_before_the_wait_is_not_lost(choice: DriverChoice) {
-    let (_dir, mut reactor) = idle(choice);
+fn a_notification_before_the_wait_is_not_lost(setup: Setup) {
+    let (_dir, mut reactor) = idle(setup);
     for _ in 0..3 {
         reactor.driver.notifier().notify();
         assert!(timed_wait(&mut reactor, Some(LONG)) < LONG / 4);
     }
 }
 
-fn notifications_are_coalesced(choice: DriverChoice) {
-    let (_dir, mut reactor) = idle(choice);
+fn notifications_are_coalesced(setup: Setup) {
+    let (_dir, mut reactor) = idle(setup);
     let notifier = reactor.driver.notifier();
     for _ in 0..100_000 {
         notifier.notify();
@@ -107,9 +107,9 @@ fn notifications_are_coalesced(choice: DriverChoice) {
 }
 
 /// Three threads count up and notify; every count must be seen without a timeout's help.
-fn no_notification_is_ever_lost(choice: DriverChoice) {
+fn no_notification_is_ever_lost(setup: Setup) {
     const EACH: u64 = 20_000;
-    let (_dir, mut reactor) = idle(choice);
+    let (_dir, mut reactor) = idle(setup);
     let count = Arc::new(AtomicU64::new(0));
     let seen = Arc::new(AtomicU64::new(0));
     let threads: Vec<_> = (0..3)
@@ -153,8 +153,8 @@ fn thread_time() -> Duration {
     time(usage.ru_utime) + time(usage.ru_stime)
 }
 
-fn waiting_burns_no_time(choice: DriverChoice) {
-    let (_dir, mut reactor) = idle(choice);
+fn waiting_burns_no_time(setup: Setup) {
+    let (_dir, mut reactor) = idle(setup);
     timed_wait(&mut reactor, Some(Duration::from_millis(1)));
     reactor.driver.notifier().notify();
     timed_wait(&mut reactor, Some(LONG));
@@ -165,8 +165,8 @@ fn waiting_burns_no_time(choice: DriverChoice) {
     assert!(burnt < Duration::from_millis(100), "{burnt:?} of one second");
 }
 
-fn completions_wake_a_wait_without_timeout(choice: DriverChoice) {
-    let (_dir, mut reactor) = idle(choice);
+fn completions_wake_a_wait_without_timeout(setup: Setup) {
+    let (_dir, mut reactor) = idle(setup);
     for i in 0..200 {
         let op = match i % 4 {
             0 => write(i % 64 * BLOCK, &pattern(i, 1)),
@@ -184,10 +184,10 @@ fn completions_wake_a_wait_without_timeout(choice: DriverChoice) {
 }
 
 /// After the drop the file may not change any more, and each write was done or was not.
-fn a_driver_dropped_in_flight_leaves_nothing_behind(choice: DriverChoice) {
+fn a_driver_dropped_in_flight_leaves_nothing_behind(setup: Setup) {
     for round in 0..5 {
         let (_dir, path, image) = new_image(64 * 256);
-        let mut reactor = Reactor::new(image, choice);
+        let mut reactor = Reactor::new(image, setup);
         let data = pattern(round, 256);
         for i in 0..64 {
             reactor.submit(write(i * 256 * BLOCK, &data));
@@ -211,21 +211,22 @@ fn a_driver_dropped_in_flight_leaves_nothing_behind(choice: DriverChoice) {
 /// The memory of reads goes back to the allocator at the drop, and then belongs to others. The
 /// buffers are small and far apart, so that the device is slower than the drop, and the
 /// allocator hands them out again instead of giving them back.
-fn memory_of_a_dropped_driver_is_left_alone(choice: DriverChoice) {
+fn memory_of_a_dropped_driver_is_left_alone(setup: Setup) {
     const READS: u64 = 250;
     let (_dir, _, image) = new_image(READS * 16);
     image.write_at(0, &BufSlice::whole(pattern(1, READS as usize * 16))).unwrap();
     image.drop_page_cache().unwrap();
     for _ in 0..80 {
-        let mut reactor = Reactor::new(image.clone(), choice);
+        let mut reactor = Reactor::new(image.clone(), setup);
         let mut between = Vec::new();
         for i in 0..READS {
             reactor.submit(read(i * 16 * BLOCK, 1));
             between.push(vec![1u8; 100]);
         }
         reactor.driver.kick();
+        let pool = reactor.driver.buffers();
         drop(reactor);
-        let reused: Vec<_> = (0..READS).map(|_| Buf::zeroed(1)).collect();
+        let reused: Vec<_> = (0..READS).map(|_| pool.zeroed(1)).collect();
         thread::sleep(Duration::from_millis(5));
         for buf in reused {
             assert!(buf.iter().all(|&byte| byte == 0), "read into after the drop");
@@ -233,20 +234,20 @@ fn memory_of_a_dropped_driver_is_left_alone(choice: DriverChoice) {
     }
 }
 
-fn a_driver_dropped_before_its_first_kick(choice: DriverChoice) {
+fn a_driver_dropped_before_its_first_kick(setup: Setup) {
     let (_dir, path, image) = new_image(4);
-    let mut reactor = Reactor::new(image, choice);
+    let mut reactor = Reactor::new(image, setup);
     reactor.submit(write(0, &pattern(1, 4)));
     drop(reactor);
     assert!(fs::read(path).unwrap().iter().all(|&byte| byte == 0));
 }
 
 /// Far more is queued than is under way at once: a drop may wait for this, but not for that.
-fn a_drop_begins_nothing_new(choice: DriverChoice) {
+fn a_drop_begins_nothing_new(setup: Setup) {
     const WRITES: u64 = 400;
     let (_dir, path, image) = new_image(WRITES * 64);
-    let options = DriverOptions { ring_entries: 8, threads: 2 };
-    let mut reactor = Reactor::with(image, choice, &options);
+    let options = DriverOptions { ring_entries: 8, threads: 2, ..Default::default() };
+    let mut reactor = Reactor::with(image, setup, options);
     let data = pattern(1, 64);
     for i in 0..WRITES {
         reactor.submit(write(i * 64 * BLOCK, &data));

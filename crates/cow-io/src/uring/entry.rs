@@ -1,5 +1,6 @@
 //! From a request to the submission that takes it one step further. All opcodes are chosen
-//! here, so this is where registered buffers would come in.
+//! here. A transfer of one piece uses a registered buffer where its memory lies in one; there is
+//! no such thing for vectors before 6.15, and a vector of several pieces is rare.
 
 use crate::op::{Body, Op};
 use io_uring::{opcode, squeue, types};
@@ -13,20 +14,37 @@ const MAX_TRANSFER: usize = 0x7fff_f000;
 /// Describes the next step of `op`.
 ///
 /// The entry points into memory that `op` owns. Until the kernel has completed it, `op` must
-/// neither be dropped nor touched; it may be moved, since that memory is on the heap.
-pub(super) fn build(op: &mut Op, user_data: u64) -> squeue::Entry {
+/// neither be dropped nor touched; it may be moved, since that memory is not inside of it.
+/// `fixed` tells which registered buffer has a piece of memory.
+pub(super) fn build(
+    op: &mut Op,
+    user_data: u64,
+    fixed: impl FnOnce(*const u8, usize) -> Option<u16>,
+) -> squeue::Entry {
     let position = op.position();
     let entry = match &mut op.body {
         Body::Read { buf, done } => {
             let rest = &mut buf[*done..];
-            let len = rest.len().min(MAX_TRANSFER) as u32;
-            opcode::Read::new(FILE, rest.as_mut_ptr(), len).offset(position).build()
+            let len = rest.len().min(MAX_TRANSFER);
+            let (base, len, index) = (rest.as_mut_ptr(), len as u32, fixed(rest.as_ptr(), len));
+            match index {
+                Some(index) => {
+                    opcode::ReadFixed::new(FILE, base, len, index).offset(position).build()
+                }
+                None => opcode::Read::new(FILE, base, len).offset(position).build(),
+            }
         }
         Body::Write { vector, .. } => match vector.chunk() {
             [one] => {
-                let len = one.iov_len.min(MAX_TRANSFER) as u32;
+                let len = one.iov_len.min(MAX_TRANSFER);
                 let base = one.iov_base.cast_const().cast::<u8>();
-                opcode::Write::new(FILE, base, len).offset(position).build()
+                let (index, len) = (fixed(base, len), len as u32);
+                match index {
+                    Some(index) => {
+                        opcode::WriteFixed::new(FILE, base, len, index).offset(position).build()
+                    }
+                    None => opcode::Write::new(FILE, base, len).offset(position).build(),
+                }
             }
             chunk => {
                 let count = chunk.len() as u32;

@@ -10,8 +10,14 @@
 //! 3. in `drop`, after `under_way` has come down to zero.
 //!
 //! Nothing but `reap` touches an op between its push and its completion.
+//!
+//! Registered buffers change nothing in this. What an op owns is then a run of blocks of the
+//! arena: given back, and only then given out again, when the op is dropped, never when it is
+//! leaked. The mapping itself outlives the ring, which keeps a handle to it, and every run in it; the kernel's own hold on the registered pages goes with the ring.
 
+use super::fixed::Fixed;
 use super::{entry, setup};
+use crate::arena::Arena;
 use crate::image::Image;
 use crate::notify::Notifier;
 use crate::op::{Op, Step};
@@ -21,6 +27,8 @@ use std::collections::VecDeque;
 use std::io;
 use std::mem;
 use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::thread;
 use std::time::Duration;
 
@@ -32,6 +40,7 @@ const PAUSE: Duration = Duration::from_millis(1);
 
 /// A ring and its requests.
 pub(super) struct Ring {
+    /// Before `fixed`, to be dropped before it.
     ring: IoUring,
     notifier: Notifier,
     slab: Slab,
@@ -42,6 +51,7 @@ pub(super) struct Ring {
     capacity: usize,
     is_disabled: bool,
     poll: Poll,
+    fixed: Option<Fixed>,
     image: Image,
 }
 
@@ -67,8 +77,16 @@ impl Ring {
             capacity,
             is_disabled,
             poll: Poll { is_armed: false, is_multishot: true },
+            fixed: None,
             image: image.clone(),
         })
+    }
+
+    /// Registers the buffers of `arena`. Without, everything works as well. Returns the counter
+    /// of submissions that use them.
+    pub(super) fn register(&mut self, arena: Arena) -> io::Result<Arc<AtomicU64>> {
+        let fixed = self.fixed.insert(Fixed::register(&self.ring, arena)?);
+        Ok(fixed.transfers())
     }
 
     /// Takes a request on; it stays in the backlog for now.
@@ -128,7 +146,10 @@ impl Ring {
         while self.under_way < self.capacity {
             let Some(slot) = self.backlog.pop_front() else { break };
             let Some(op) = self.slab.get_mut(slot) else { continue };
-            let entry = entry::build(op, u64::from(slot));
+            let (fixed, submitter) = (&mut self.fixed, self.ring.submitter());
+            let entry = entry::build(op, u64::from(slot), |address, len| {
+                fixed.as_mut()?.index(&submitter, address, len)
+            });
             // SAFETY: the entry points into memory owned by `op`, which stays in the slab,
             // untouched, until its completion is reaped; see the head of this file.
             if unsafe { self.ring.submission().push(&entry) }.is_err() {
@@ -251,6 +272,10 @@ impl Drop for Ring {
         // The kernel takes a closed ring apart later, and until then would keep the file open
         // and with it the claim on a block device. An error means only that it does.
         let _ = self.ring.submitter().unregister_files();
+        // The same goes for pinned memory, which counts against a limit.
+        if self.fixed.is_some() {
+            let _ = self.ring.submitter().unregister_buffers();
+        }
     }
 }
 

@@ -2,12 +2,13 @@
 //! of a ring that fails.
 
 use super::*;
+use crate::arena::CHUNK_BYTES;
 use crate::create::CreateOptions;
 use crate::error::ImageError;
 use crate::image::OpenOptions;
 use crate::request::IoOp;
-use cow_format::{Buf, BufSlice};
-use std::path::PathBuf;
+use cow_format::BufSlice;
+use std::path::{Path, PathBuf};
 use std::thread;
 use tempfile::TempDir;
 
@@ -29,9 +30,21 @@ fn driver() -> Option<(TempDir, PathBuf, UringDriver)> {
     }
 }
 
+/// The same, with an arena of `chunks` chunks, registered.
+fn driver_with_arena(chunks: usize) -> Option<(TempDir, PathBuf, UringDriver, Arena)> {
+    let (dir, path, mut driver) = driver()?;
+    let arena = Arena::new(chunks * CHUNK_BYTES).unwrap().unwrap();
+    driver.use_arena(&arena, true);
+    if let Some(reason) = driver.fixed_refusal() {
+        eprintln!("skipped: {reason}");
+        return None;
+    }
+    Some((dir, path, driver, arena))
+}
+
 fn submit_reads(driver: &mut UringDriver, count: u64) {
     for tag in 0..count {
-        let buf = Buf::zeroed(BLOCKS);
+        let buf = driver.buffers.zeroed(BLOCKS);
         driver.submit(IoRequest { tag, op: IoOp::Read { offset: (tag % 64) << 20, buf } });
     }
 }
@@ -70,7 +83,22 @@ fn draining_waits_for_the_kernel() {
 /// no memory back that the kernel may write to.
 #[test]
 fn a_second_thread_loses_the_ring() {
-    let Some((_dir, _, mut driver)) = driver() else { return };
+    let Some((_dir, _, driver)) = driver() else { return };
+    lose_the_ring(driver);
+}
+
+/// What the kernel may still be at is never given out again.
+#[test]
+fn a_lost_ring_leaks_its_runs_of_the_arena() {
+    // Room for all of the reads.
+    let Some((_dir, _, driver, arena)) = driver_with_arena(56) else { return };
+    let all = arena.free_blocks();
+    let Some(leaked) = lose_the_ring(driver) else { return };
+    assert_eq!(all - arena.free_blocks(), leaked * BLOCKS);
+}
+
+/// Returns how many requests kept their memory for ever, unless there was nothing to lose.
+fn lose_the_ring(mut driver: UringDriver) -> Option<usize> {
     let mut driver = thread::spawn(move || {
         submit_reads(&mut driver, 10);
         driver.wait(&mut Vec::new(), None);
@@ -82,7 +110,7 @@ fn a_second_thread_loses_the_ring() {
     .unwrap();
     if driver.ring.as_ref().ok().unwrap().is_shareable() {
         eprintln!("skipped: this kernel's rings may be shared");
-        return;
+        return None;
     }
     let before = driver.in_flight();
     let done = take_all(&mut driver);
@@ -90,6 +118,8 @@ fn a_second_thread_loses_the_ring() {
     let lost = done.iter().filter(|done| done.result.is_err()).count();
     assert!(lost > 0, "the ring went on working");
     assert!(driver.ring.is_err());
+    let leaked = done.iter().filter(|done| done.buf.is_none()).count();
+    drop(done);
     submit_reads(&mut driver, 3);
     driver.submit(IoRequest { tag: 9, op: IoOp::Grow { len: 0 } });
     let done = take_all(&mut driver);
@@ -103,14 +133,31 @@ fn a_second_thread_loses_the_ring() {
     let start = Instant::now();
     driver.wait(&mut Vec::new(), Some(SHORT));
     assert!(start.elapsed() >= SHORT);
+    Some(leaked)
 }
 
 /// Dropped by a thread that cannot wait for it: leaked, and the image stays locked.
 #[test]
 fn a_drop_that_cannot_wait_leaks() {
-    let Some((_dir, path, mut driver)) = driver() else { return };
+    let Some((_dir, path, driver)) = driver() else { return };
+    drop_elsewhere(driver, &path);
+}
+
+#[test]
+fn a_drop_that_cannot_wait_leaks_fixed_buffers() {
+    let Some((_dir, path, driver, arena)) = driver_with_arena(4) else { return };
+    let all = arena.free_blocks();
+    if drop_elsewhere(driver, &path) {
+        assert_eq!(all - arena.free_blocks(), BLOCKS, "all writes are of one buffer");
+        return;
+    }
+    assert_eq!(arena.free_blocks(), all);
+}
+
+/// Returns whether it had to leak anything.
+fn drop_elsewhere(mut driver: UringDriver, path: &Path) -> bool {
     let mut driver = thread::spawn(move || {
-        let data = BufSlice::whole(Buf::zeroed(BLOCKS));
+        let data = BufSlice::whole(driver.buffers.zeroed(BLOCKS));
         for tag in 0..60 {
             let bufs = vec![data.clone()];
             driver.submit(IoRequest { tag, op: IoOp::Write { offset: tag << 20, bufs } });
@@ -122,16 +169,17 @@ fn a_drop_that_cannot_wait_leaks() {
     .unwrap();
     if driver.ring.as_ref().ok().unwrap().is_shareable() {
         eprintln!("skipped: this kernel's rings may be shared");
-        return;
+        return false;
     }
     // Completions that are there can be had by any thread; others only by the ring's own.
     let ring = driver.ring.as_mut().ok().unwrap();
     ring.reap(&mut Vec::new());
     if ring.under_way() == 0 {
         eprintln!("skipped: the writes were over at once");
-        return;
+        return false;
     }
     drop(driver);
     let error = Image::open(path, &OpenOptions::default()).unwrap_err();
     assert!(matches!(error, ImageError::Busy { .. }), "{error}");
+    true
 }

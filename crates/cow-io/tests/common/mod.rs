@@ -2,13 +2,14 @@
 //! a reactor would run around it.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
-use cow_format::{BLOCK_SIZE, Buf, BufSlice};
+use cow_format::{BLOCK_SIZE, Buf, BufPool, BufSlice};
 use cow_io::{
     CreateOptions, Driver, DriverChoice, DriverOptions, Image, IoDone, IoError, IoOp, IoRequest,
     open_driver,
 };
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -50,24 +51,82 @@ pub fn read(offset: u64, blocks: usize) -> IoOp {
     IoOp::Read { offset, buf }
 }
 
+/// What drivers are tested as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Setup {
+    /// io_uring, all buffers in ordinary memory.
+    Uring,
+    /// io_uring, buffers from its arena, registered.
+    Fixed,
+    /// A pool of threads.
+    Threads,
+}
+
+/// Small, so that some buffers find no room and are ordinary.
+pub const ARENA_BYTES: usize = 4 << 20;
+
+impl Setup {
+    pub fn choice(self) -> DriverChoice {
+        if self == Self::Threads { DriverChoice::Threads } else { DriverChoice::Uring }
+    }
+
+    pub fn options(self) -> DriverOptions {
+        self.complete(DriverOptions::default())
+    }
+
+    fn complete(self, options: DriverOptions) -> DriverOptions {
+        let buffer_bytes = if self == Self::Fixed { ARENA_BYTES } else { 0 };
+        DriverOptions { buffer_bytes, fixed_buffers: self == Self::Fixed, ..options }
+    }
+}
+
+/// Moves the memory of `op` to where the driver would like to have it. Slices of one buffer
+/// become buffers of their own, neighbours or not.
+fn rehouse(op: IoOp, pool: &BufPool) -> IoOp {
+    let copy = |bytes: &[u8]| {
+        let mut buf = pool.scratch(bytes.len() / BLOCK_SIZE);
+        buf.copy_from_slice(bytes);
+        buf
+    };
+    match op {
+        IoOp::Read { offset, buf } => IoOp::Read { offset, buf: copy(&buf) },
+        IoOp::Write { offset, bufs } => {
+            let bufs = bufs.iter().map(|slice| BufSlice::whole(copy(slice))).collect();
+            IoOp::Write { offset, bufs }
+        }
+        other => other,
+    }
+}
+
 /// A driver in its reactor.
 pub struct Reactor {
     pub driver: Box<dyn Driver>,
+    /// Where all buffers are moved to, if they are to be fixed ones.
+    pub buffers: Option<BufPool>,
     next_tag: u64,
 }
 
 impl Reactor {
-    pub fn new(image: Image, choice: DriverChoice) -> Self {
-        Self::with(image, choice, &DriverOptions::default())
+    pub fn new(image: Image, setup: Setup) -> Self {
+        Self::with(image, setup, DriverOptions::default())
     }
 
-    pub fn with(image: Image, choice: DriverChoice, options: &DriverOptions) -> Self {
-        Self { driver: open_driver(image, choice, options).unwrap(), next_tag: 1000 }
+    pub fn with(image: Image, setup: Setup, options: DriverOptions) -> Self {
+        Self::of(open_driver(image, setup.choice(), &setup.complete(options)).unwrap())
+    }
+
+    pub fn of(driver: Box<dyn Driver>) -> Self {
+        let buffers = driver.fixed_transfers().map(|_| driver.buffers());
+        Self { buffers, driver, next_tag: 1000 }
     }
 
     pub fn submit(&mut self, op: IoOp) -> u64 {
         let tag = self.next_tag;
         self.next_tag += 1;
+        let op = match &self.buffers {
+            Some(pool) => rehouse(op, pool),
+            None => op,
+        };
         self.driver.submit(IoRequest { tag, op });
         tag
     }
@@ -95,21 +154,29 @@ impl Reactor {
         done.result.map(|()| done.buf)
     }
 
+    /// How many transfers used fixed buffers.
+    pub fn fixed(&self) -> u64 {
+        self.driver.fixed_transfers().map_or(0, |count| count.load(Ordering::Relaxed))
+    }
+
     /// Reads, and expects success.
     pub fn read(&mut self, offset: u64, blocks: usize) -> Buf {
         self.run(read(offset, blocks)).unwrap().unwrap()
     }
 }
 
-/// Runs each listed function once per driver.
+/// Runs each listed function once per setup.
 #[macro_export]
-macro_rules! for_both_drivers {
+macro_rules! for_all_setups {
     ($($(#[$attr:meta])* $name:ident),* $(,)?) => {
         mod uring {
-            $(#[test] $(#[$attr])* fn $name() { super::$name(cow_io::DriverChoice::Uring); })*
+            $(#[test] $(#[$attr])* fn $name() { super::$name($crate::common::Setup::Uring); })*
+        }
+        mod fixed {
+            $(#[test] $(#[$attr])* fn $name() { super::$name($crate::common::Setup::Fixed); })*
         }
         mod threads {
-            $(#[test] $(#[$attr])* fn $name() { super::$name(cow_io::DriverChoice::Threads); })*
+            $(#[test] $(#[$attr])* fn $name() { super::$name($crate::common::Setup::Threads); })*
         }
     };
 }
