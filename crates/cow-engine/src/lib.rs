@@ -36,6 +36,7 @@ pub use error::{Error, SpaceKind};
 
 use crate::core::{Core, Request};
 use crate::flush::Due;
+use cow_format::BufPool;
 use std::cell::RefCell;
 use std::rc::Rc;
 use task::{Cx, Tasks};
@@ -55,6 +56,8 @@ pub struct Config {
     pub walk_leaves: usize,
     /// Wall-clock time at the start, nanoseconds since 1970.
     pub wall_ns: u64,
+    /// Where the memory of device operations comes from.
+    pub buffers: BufPool,
 }
 
 impl Default for Config {
@@ -66,6 +69,7 @@ impl Default for Config {
             cache_bytes: 64 << 20,
             walk_leaves: 8192,
             wall_ns: 0,
+            buffers: BufPool::default(),
         }
     }
 }

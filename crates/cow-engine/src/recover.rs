@@ -60,6 +60,7 @@ pub(crate) async fn open(cx: &Cx, read_only: bool) -> Result<(), Error> {
     let last = FrameSeq(accepted.seq.0 - 1);
     let mut journal = JournalWriter::new(ring, pool_tag, sb.epoch, accepted, fallback_tail);
     journal.set_durable(last);
+    journal.set_buffers(cx.core().config.buffers.clone());
     let read = Journal { fences: sb.fences.clone(), ..read };
     let withheld = found.cp.withheld.clone();
     {

@@ -41,7 +41,7 @@ impl Cx {
         blocks: usize,
         bypass_cache: bool,
     ) -> Result<Buf, IoFailure> {
-        let buf = Buf::zeroed(blocks);
+        let buf = self.core().config.buffers.scratch(blocks);
         let (result, buf) = self.issue(|id| Action::Read { id, at, buf, bypass_cache }).await;
         result?;
         buf.filter(|b| b.block_count() == blocks).ok_or(IoFailure { errno: 5 })

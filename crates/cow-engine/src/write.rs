@@ -129,7 +129,7 @@ async fn merge_partial(
 ) -> Result<Buf, Error> {
     let first = offset / BLOCK;
     let end = (offset + len).div_ceil(BLOCK);
-    let mut out = Buf::zeroed((end - first) as usize);
+    let mut out = cx.core().config.buffers.zeroed((end - first) as usize);
     let last = end - 1;
     if head {
         let old = read_blocks(cx, target, Lba(first), 1).await?;

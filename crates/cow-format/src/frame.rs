@@ -12,7 +12,7 @@
 //! as a frame's place in the ring follows from the frames before it.
 
 use crate::checksum::{Salt, salted};
-use crate::{BLOCK_SIZE, Buf, Epoch, FormatError, FrameSeq, Phys};
+use crate::{BLOCK_SIZE, Buf, BufPool, Epoch, FormatError, FrameSeq, Phys};
 use bytemuck::{Pod, Zeroable};
 
 /// First four bytes ("CJFR").
@@ -94,9 +94,14 @@ impl Frame {
     /// The bytes to write, and the chain value after this frame. Of a pad only the first block
     /// is written.
     pub fn encode(&self, pool_tag: u64) -> (Buf, u64) {
+        self.encode_in(&BufPool::default(), pool_tag)
+    }
+
+    /// As [`Frame::encode`], in memory of `buffers`.
+    pub fn encode_in(&self, buffers: &BufPool, pool_tag: u64) -> (Buf, u64) {
         assert!(self.payload.len() <= MAX_PAYLOAD, "frame over 64 KiB");
         assert!(self.flags & FLAG_PAD != 0 || self.blocks == Self::blocks_for(self.payload.len()));
-        let mut buf = Buf::zeroed(usize::from(Self::blocks_for(self.payload.len())));
+        let mut buf = buffers.zeroed(usize::from(Self::blocks_for(self.payload.len())));
         let payload_crc =
             salted(Salt::FramePayload, pool_tag, self.seq.0, &[self.payload.as_slice()]);
         let mut header = Header {

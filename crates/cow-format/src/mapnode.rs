@@ -17,7 +17,7 @@
 //! Level 0 is a leaf, whose slots are data blocks; a node of level `n` spans 256^(n+1) blocks.
 
 use crate::checksum::{Salt, salted};
-use crate::{BLOCK_SIZE, Buf, FamilyId, FormatError, Gen, Phys};
+use crate::{BLOCK_SIZE, Buf, BufPool, FamilyId, FormatError, Gen, Phys};
 use bytemuck::{Pod, Zeroable};
 
 pub use crate::units::FANOUT_BITS;
@@ -164,7 +164,12 @@ impl MapNode {
 
     /// The block to store at `phys`, and its checksum for the parent's slot.
     pub fn encode(&self, pool_tag: u64, phys: Phys) -> (Buf, u32) {
-        let mut buf = Buf::zeroed(1);
+        self.encode_in(&BufPool::default(), pool_tag, phys)
+    }
+
+    /// As [`MapNode::encode`], in memory of `buffers`.
+    pub fn encode_in(&self, buffers: &BufPool, pool_tag: u64, phys: Phys) -> (Buf, u32) {
+        let mut buf = buffers.zeroed(1);
         let header = Header {
             magic: MAGIC,
             version: VERSION,

@@ -9,7 +9,7 @@ use cow_format::checkpoint::JournalPos;
 use cow_format::frame::{FLAG_MORE, FLAG_PAD, Frame, MAX_FRAME_BLOCKS, MAX_PAYLOAD};
 use cow_format::record::Record;
 use cow_format::wire::Writer;
-use cow_format::{Buf, Epoch, FrameSeq, Phys};
+use cow_format::{Buf, BufPool, Epoch, FrameSeq, Phys};
 use std::collections::VecDeque;
 
 /// Records that a frame holds at most.
@@ -72,6 +72,8 @@ pub struct JournalWriter {
     /// its bytes). Kept for their memory.
     group: Writer,
     parts: Vec<(usize, usize)>,
+    /// Where the memory of frames comes from.
+    buffers: BufPool,
 }
 
 impl JournalWriter {
@@ -98,7 +100,13 @@ impl JournalWriter {
             chains: VecDeque::new(),
             group: Writer::default(),
             parts: Vec::new(),
+            buffers: BufPool::default(),
         }
+    }
+
+    /// Takes the memory of frames from `buffers` from now on.
+    pub fn set_buffers(&mut self, buffers: BufPool) {
+        self.buffers = buffers;
     }
 
     /// Appends a group. Gives the sequence number of the frame that holds, or will hold when it
@@ -330,7 +338,7 @@ impl JournalWriter {
             blocks,
             payload: std::mem::take(&mut self.payload),
         };
-        let (buf, chain) = frame.encode(self.pool_tag);
+        let (buf, chain) = frame.encode_in(&self.buffers, self.pool_tag);
         let (seq, at, blocks) = (frame.seq, self.ring.phys(self.next.block), u64::from(blocks));
         assert!(blocks <= self.ring.to_end(self.next.block), "a frame would wrap");
         self.sealed.push(Sealed { seq, at, buf, blocks });

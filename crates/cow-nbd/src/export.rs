@@ -4,7 +4,7 @@
 //! in flight without a thread for each. Offsets and lengths are bytes of any alignment; whoever
 //! implements [`Export`] turns them into blocks.
 
-use cowstore::Buf;
+use cowstore::{BLOCK_SIZE, Buf};
 use std::sync::Arc;
 use thiserror::Error;
 
@@ -148,6 +148,12 @@ pub trait Export: Send + Sync {
 
     /// Whether it refuses writes, as snapshots do; this stays the same while it is open.
     fn read_only(&self) -> bool;
+
+    /// A buffer with room for the `bytes` bytes of a [`Request::Write`], zero behind them. The rest
+    /// of it means nothing: the payload is read into it.
+    fn buffer(&self, bytes: usize) -> Buf {
+        Buf::zeroed(bytes.div_ceil(BLOCK_SIZE))
+    }
 
     /// Starts `request`. `done` may be called on any thread, at once or later, in any order; it
     /// does not block. A `done` that is dropped without a call answers the client with `EIO`.

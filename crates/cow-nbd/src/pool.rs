@@ -2,7 +2,7 @@
 
 use crate::export::{Completion, Export, ExportError, Exports, Extent, Request, Response};
 use crate::server::ServerHandle;
-use cowstore::{Error, ExportInfo, Pool};
+use cowstore::{Buf, Error, ExportInfo, Pool};
 use std::sync::Arc;
 
 /// The exports of a pool: `VOL`, and `VOL@SNAP` for reading.
@@ -71,6 +71,10 @@ impl Export for Opened {
 
     fn read_only(&self) -> bool {
         self.export.is_read_only()
+    }
+
+    fn buffer(&self, bytes: usize) -> Buf {
+        self.export.buffer(bytes)
     }
 
     fn submit(&self, request: Request, done: Completion) {

@@ -11,7 +11,6 @@ use crate::limits::Limits;
 use crate::queue::{About, Ticket};
 use crate::wire::{self, Command, Refusal, RequestHeader, Terms};
 use crate::writer;
-use cowstore::{BLOCK_SIZE, Buf};
 use std::io::{self, BufReader, Read};
 use std::net::Shutdown;
 use std::thread;
@@ -161,7 +160,7 @@ fn start(
         _ if header.len == 0 => None,
         Command::Read { offset, len } => Some(Request::Read { offset, len }),
         Command::Write { offset, len, fua } => {
-            let mut data = Buf::zeroed((len as usize).div_ceil(BLOCK_SIZE));
+            let mut data = deal.export.buffer(len as usize);
             if let Err(error) = reader.read_exact(&mut data[..len as usize]) {
                 ticket.abandon();
                 return Err(error);

@@ -10,6 +10,7 @@
 //! * [`sim`]: clients, machine and judge together; [`history`]: random runs of it;
 //!   [`explore`]: crashes at every device operation of a script; [`scripts`]: those.
 //! * [`checked`]: what the offline checker says of a disk.
+//! * [`leftovers`]: memory that is not clean.
 //! * [`lose`]: the newest checkpoint goes bad.
 //! * [`fake`]: a small honest machine and its broken brothers.
 //! * [`run`]: seeds, threads, and what is printed when a run fails.
@@ -21,6 +22,7 @@ pub mod disk;
 pub mod explore;
 pub mod fake;
 pub mod history;
+pub mod leftovers;
 pub mod lose;
 pub mod model;
 pub mod oracle;
@@ -88,6 +90,7 @@ pub fn small_config(ack: AckMode) -> Config {
         layer_bytes: 64 << 10,
         cache_bytes: 256 << 10,
         walk_leaves: 1,
+        buffers: leftovers::pool(),
         ..Config::default()
     }
 }

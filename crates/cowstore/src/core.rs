@@ -6,6 +6,7 @@ use crate::identity::Identity;
 use crate::queue::Queue;
 use crate::runtime::Registration;
 use cow_engine::Op;
+use cow_format::BufPool;
 use parking_lot::Mutex;
 use std::future::Future;
 use std::path::PathBuf;
@@ -16,6 +17,8 @@ use std::task::{Context, Poll};
 
 pub(crate) struct Core {
     pub(crate) queue: Arc<Queue>,
+    /// Where the memory of writes comes from.
+    pub(crate) buffers: BufPool,
     pub(crate) facts: Facts,
     pub(crate) registration: Option<Arc<Registration>>,
     /// Those of what is open: a resize or rename reaches them.
@@ -28,6 +31,8 @@ pub(crate) struct Facts {
     pub(crate) path: PathBuf,
     pub(crate) program: String,
     pub(crate) driver: &'static str,
+    /// Counts transfers through fixed buffers, if the driver has any.
+    pub(crate) fixed_transfers: Option<Arc<AtomicU64>>,
     pub(crate) direct: bool,
     pub(crate) read_only: bool,
     pub(crate) notes: Vec<String>,
@@ -36,10 +41,11 @@ pub(crate) struct Facts {
 impl Core {
     pub(crate) fn new(
         queue: Arc<Queue>,
+        buffers: BufPool,
         facts: Facts,
         registration: Option<Arc<Registration>>,
     ) -> Self {
-        Self { queue, facts, registration, labels: Mutex::default() }
+        Self { queue, buffers, facts, registration, labels: Mutex::default() }
     }
 
     /// Queues `op`; the future is its outcome. It is queued now, not when it is first polled.

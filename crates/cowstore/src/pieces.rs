@@ -9,7 +9,6 @@ use crate::completion::{Inbox, Outcome};
 use crate::error::{Error, unexpected};
 use crate::handle::Handle;
 use cow_engine::{Op, Reply};
-use cow_format::Buf;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -70,7 +69,7 @@ impl<'a> IoFuture<'a> {
             Job::Read(_) => range.map(|(offset, len)| Op::Read { export, offset, len }),
             Job::Write(data) => range.map(|(offset, len)| {
                 let from = (offset - self.offset) as usize;
-                let data = Buf::from_bytes(&data[from..from + len as usize]);
+                let data = self.handle.core.buffers.from_bytes(&data[from..from + len as usize]);
                 Op::Write { export, offset, len, data, fua: false }
             }),
         }

@@ -109,7 +109,7 @@ impl Pool {
             let dropped = image.drop_page_cache();
             dropped.map_err(|e| os_error(format_args!("{}: sync", path.display()), &e))?;
         }
-        let config = Config {
+        let mut config = Config {
             device_blocks: image.size_bytes() / BLOCK_SIZE as u64,
             ack: options.ack,
             layer_bytes: options.memory.layer_bytes,
@@ -122,8 +122,12 @@ impl Pool {
         let mut notes = image.io_notes().to_vec();
         let driver = open_driver(image, options.driver, &options.driver_options)
             .map_err(|e| os_error("no I/O driver", &e))?;
+        config.buffers = driver.buffers();
         if let Some(reason) = driver.fallback_reason() {
             notes.push(format!("threads, not io_uring: {reason}"));
+        }
+        if let Some(reason) = driver.fixed_refusal() {
+            notes.push(format!("no fixed buffers: {reason}"));
         }
         let program = options.program();
         let registration = register(&identity, path, &program, options.read_only, &mut notes);
@@ -133,17 +137,19 @@ impl Pool {
             path: path.into(),
             program,
             driver: driver.name(),
+            fixed_transfers: driver.fixed_transfers(),
             direct,
             read_only: options.read_only,
             notes,
         };
+        let buffers = config.buffers.clone();
         let parts =
             Parts { queue: queue.clone(), driver, bypass, registration: registration.clone() };
         let thread = thread::Builder::new()
             .name("cow-reactor".into())
             .spawn(move || reactor::run(parts, move || make(config)))
             .map_err(|e| os_error("cannot start a thread", &e))?;
-        let core = Arc::new(Core::new(queue, facts, registration));
+        let core = Arc::new(Core::new(queue, buffers, facts, registration));
         let pool = Self { core, thread: Mutex::new(Some(thread)) };
         pool.done(Op::Open { read_only: options.read_only })?;
         if !options.read_only {

@@ -289,7 +289,12 @@ pub struct PoolInfo {
     pub driver: String,
     /// Whether the page cache is bypassed.
     pub direct_io: bool,
-    /// What a person should know: why I/O is buffered, why io_uring is not used.
+    /// Whether buffers are registered with the kernel.
+    pub fixed_buffers: bool,
+    /// Reads and writes of the device that used such buffers, since opening.
+    pub fixed_transfers: u64,
+    /// What a person should know: why I/O is buffered, why io_uring is not used, or no fixed
+    /// buffers.
     pub notes: Vec<String>,
     /// Format version.
     pub version: u32,

@@ -8,6 +8,7 @@ use crate::types::{
 };
 use cow_engine::{NewVolume, Op, PropEdit, Reply, SnapTarget};
 use cow_format::{BLOCK_SIZE, NodeId};
+use std::sync::atomic::Ordering;
 
 /// Takes the answer that fits, or complains.
 macro_rules! expect {
@@ -190,6 +191,9 @@ impl Pool {
         info.path = facts.path.display().to_string();
         info.driver = facts.driver.into();
         info.direct_io = facts.direct;
+        info.fixed_buffers = facts.fixed_transfers.is_some();
+        let count = facts.fixed_transfers.as_ref();
+        info.fixed_transfers = count.map_or(0, |count| count.load(Ordering::Relaxed));
         info.notes = facts.notes.clone();
         Ok(info)
     }

@@ -116,6 +116,13 @@ impl Export {
         self.handle.rollback_gen
     }
 
+    /// A buffer with room for `bytes` bytes, for the data of a [`Request::Write`]: any other does as
+    /// well, but of this the way to the device is shorter. What is in it is left over from anything,
+    /// up to the zeros behind `bytes`.
+    pub fn buffer(&self, bytes: usize) -> Buf {
+        self.handle.core.buffers.for_bytes(bytes)
+    }
+
     /// Starts `request` and returns at once. `done` is called once, on the pool's reactor thread
     /// (or here, if the pool has ended): it must be quick and must not block.
     pub fn submit(

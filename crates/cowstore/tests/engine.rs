@@ -3,7 +3,7 @@
 
 mod scenarios;
 
-use cowstore::{CreateOptions, Error, OpenOptions, Pool};
+use cowstore::{CreateOptions, Error, OpenOptions, Pool, PoolInfo};
 use scenarios::Backend;
 use std::path::Path;
 
@@ -20,3 +20,51 @@ impl Backend for Real {
 }
 
 scenarios::tests!(Real);
+
+/// Writes, reads and folds in a pool opened so, and returns what it then says of itself.
+fn used(open: OpenOptions) -> PoolInfo {
+    let dir = tempfile::tempdir().unwrap();
+    let options = CreateOptions { open, ..CreateOptions::with_size(256 << 20) };
+    let pool = Pool::create(dir.path().join("pool.cow"), &options).unwrap();
+    pool.create_volume("v", 64 << 20, &[]).unwrap();
+    let volume = pool.volume("v").unwrap();
+    let bytes: Vec<u8> = (0..3_000_000u32).map(|i| (i / 7) as u8).collect();
+    for round in 0..20 {
+        volume.write_at(&bytes, round * bytes.len() as u64).unwrap();
+    }
+    pool.checkpoint().unwrap();
+    let mut back = vec![0; bytes.len()];
+    for round in 0..20 {
+        volume.read_at(&mut back, round * bytes.len() as u64).unwrap();
+        assert!(back == bytes);
+    }
+    let info = pool.info(false).unwrap();
+    pool.close().unwrap();
+    info
+}
+
+/// The buffers of all that the engine does come from the driver, and are the fixed ones.
+#[test]
+fn the_device_is_read_and_written_through_fixed_buffers() {
+    let info = used(OpenOptions::default());
+    if !info.fixed_buffers {
+        assert!(!info.notes.is_empty(), "it says why not");
+        assert_eq!(info.fixed_transfers, 0);
+        eprintln!("skipped: {:?}", info.notes);
+        return;
+    }
+    assert_eq!((info.driver.as_str(), info.notes.as_slice()), ("io_uring", [].as_slice()));
+    // 20 rounds of three pieces and a bit, each way, frames and map nodes.
+    assert!(info.fixed_transfers >= 2 * 20 * 3 + 64, "{}", info.fixed_transfers);
+}
+
+/// With next to no arena, and with none, everything is the same.
+#[test]
+fn without_room_for_buffers_everything_works() {
+    for buffer_bytes in [0, 2 << 20] {
+        let mut open = OpenOptions::default();
+        open.driver_options.buffer_bytes = buffer_bytes;
+        let info = used(open);
+        assert!(buffer_bytes > 0 || !info.fixed_buffers);
+    }
+}

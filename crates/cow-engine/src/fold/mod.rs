@@ -244,7 +244,10 @@ impl Fold {
         node.birth = birth;
         node.cp_seq = self.cp_seq;
         let (phys, _) = allocate(&self.cx, Stream::Meta, 1).await?;
-        let (buf, crc) = node.encode(self.pool_tag, phys);
+        let (buf, crc) = {
+            let core = self.cx.core();
+            node.encode_in(&core.config.buffers, self.pool_tag, phys)
+        };
         {
             let mut core = self.cx.core();
             core.stats.map_nodes_written += 1;

@@ -54,7 +54,12 @@ pub fn info(path: &Path, args: &PoolInfo) -> Result<(), Failure> {
         ("snapshots", info.snapshots.to_string()),
         (
             "driver",
-            format!("{}, {} I/O", info.driver, if info.direct_io { "direct" } else { "buffered" }),
+            format!(
+                "{}, {}{} I/O",
+                info.driver,
+                if info.fixed_buffers { "fixed buffers, " } else { "" },
+                if info.direct_io { "direct" } else { "buffered" }
+            ),
         ),
         ("health", health(&info)),
     ];

@@ -51,7 +51,7 @@ pub fn import(
     options: &ImportOptions,
     watch: &mut Watch<'_>,
 ) -> Result<Transferred, Error> {
-    let mut source = Source::new(file)?;
+    let mut source = Source::new(file, pool.core.buffers.clone())?;
     if !options.raw {
         refuse_container(&mut source, &options.label)?;
     }
@@ -180,7 +180,8 @@ impl<'a> Writer<'a> {
             if is_zero {
                 self.zero(at, run_len)?;
             } else {
-                self.submit_write(at, run_len, Buf::from_bytes(&data[run]))?;
+                let data = self.volume.handle.core.buffers.from_bytes(&data[run]);
+                self.submit_write(at, run_len, data)?;
                 written += run_len;
             }
         }

@@ -2,7 +2,7 @@
 
 use crate::error::{Error, file_error};
 use crate::sys;
-use cow_format::Buf;
+use cow_format::{BLOCK_SIZE, Buf, BufPool};
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, FileTypeExt};
@@ -31,10 +31,12 @@ pub(crate) struct Source<'a> {
     offset: u64,
     /// Up to here there is data; then look for the next.
     data_until: u64,
+    buffers: BufPool,
 }
 
 impl<'a> Source<'a> {
-    pub(crate) fn new(file: &'a File) -> Result<Self, Error> {
+    /// Its chunks are in memory of `buffers`.
+    pub(crate) fn new(file: &'a File, buffers: BufPool) -> Result<Self, Error> {
         let fail = |e: io::Error| file_error(READ, 0, &e);
         let kind = file.metadata().map_err(fail)?.file_type();
         if kind.is_dir() {
@@ -48,7 +50,7 @@ impl<'a> Source<'a> {
             handle.seek(SeekFrom::Start(base)).map_err(fail)?;
             seekable = Some((base, end.saturating_sub(base)));
         }
-        Ok(Self { file, seekable, head: Vec::new(), offset: 0, data_until: 0 })
+        Ok(Self { file, seekable, head: Vec::new(), offset: 0, data_until: 0, buffers })
     }
 
     /// The length, where it is known beforehand.
@@ -107,7 +109,7 @@ impl<'a> Source<'a> {
         }
         let next = (offset / CHUNK_BYTES + 1) * CHUNK_BYTES;
         let wanted = next.min(len).min(self.data_until) - offset;
-        let mut buf = buffer(wanted);
+        let mut buf = self.buffers.for_bytes(wanted as usize);
         let bytes = &mut buf[..wanted as usize];
         let count = fill(bytes, |buf, at| self.file.read_at(buf, base + offset + at))?;
         if (count as u64) < wanted {
@@ -118,7 +120,7 @@ impl<'a> Source<'a> {
     }
 
     fn next_of_stream(&mut self) -> io::Result<Option<Chunk>> {
-        let mut buf = buffer(CHUNK_BYTES);
+        let mut buf = self.buffers.zeroed(CHUNK_BYTES as usize / BLOCK_SIZE);
         let head = std::mem::take(&mut self.head);
         buf[..head.len()].copy_from_slice(&head);
         let more = fill(&mut buf[head.len()..], |buf, _| (&mut &*self.file).read(buf))?;
@@ -126,7 +128,7 @@ impl<'a> Source<'a> {
         if len == 0 {
             return Ok(None);
         }
-        buf.truncate((len as usize).div_ceil(cow_format::BLOCK_SIZE));
+        buf.truncate((len as usize).div_ceil(BLOCK_SIZE));
         Ok(Some(Chunk { offset: self.offset, len, data: Some(buf) }))
     }
 }
@@ -138,10 +140,6 @@ impl Drop for Source<'_> {
             let _ = (&mut &*self.file).seek(SeekFrom::Start(base));
         }
     }
-}
-
-fn buffer(bytes: u64) -> Buf {
-    Buf::zeroed((bytes as usize).div_ceil(cow_format::BLOCK_SIZE))
 }
 
 /// Calls `read` until `buf` is full or the end has come. Returns how much there was.
@@ -182,7 +180,7 @@ mod tests {
 
     /// The chunks put together again, and how many bytes of them were data.
     fn collect(file: &File, peek: usize) -> (Vec<u8>, u64) {
-        let mut source = Source::new(file).unwrap();
+        let mut source = Source::new(file, BufPool::default()).unwrap();
         if peek > 0 {
             source.head(peek).unwrap();
         }
@@ -231,7 +229,7 @@ mod tests {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(b"skipped, taken").unwrap();
         file.seek(SeekFrom::Start(9)).unwrap();
-        assert_eq!(Source::new(&file).unwrap().len(), Some(5));
+        assert_eq!(Source::new(&file, BufPool::default()).unwrap().len(), Some(5));
         assert_eq!(collect(&file, 3).0, b"taken");
         assert_eq!(collect(&file, 0).0, b"taken", "the position is as it was");
     }
@@ -247,7 +245,7 @@ mod tests {
             }
         });
         let file = File::from(std::os::fd::OwnedFd::from(reader));
-        assert_eq!(Source::new(&file).unwrap().len(), None);
+        assert_eq!(Source::new(&file, BufPool::default()).unwrap().len(), None);
         assert!(collect(&file, 4096).0 == want);
         thread.join().unwrap();
     }

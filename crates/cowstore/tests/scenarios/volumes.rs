@@ -1,7 +1,7 @@
 //! Reading and writing.
 
 use super::{Backend, Place, block_on, pattern};
-use cowstore::{Buf, Error, Extent, Request, Response, Volume};
+use cowstore::{Error, Extent, Request, Response, Volume};
 use std::sync::mpsc;
 use std::thread;
 
@@ -85,7 +85,8 @@ pub fn callbacks(backend: &dyn Backend) {
     for index in 0..200u64 {
         let (sender, bytes) = (sender.clone(), pattern(index, 10_000));
         let (offset, len) = (index * 20_000 + 1, bytes.len() as u64);
-        let data = Buf::from_bytes(&bytes);
+        let mut data = volume.buffer(bytes.len());
+        data[..bytes.len()].copy_from_slice(&bytes);
         let request = Request::Write { offset, len, data, fua: index % 50 == 0 };
         volume.submit(request, move |result| {
             assert!(matches!(result, Ok(Response::Done)), "{result:?}");
