@@ -57,7 +57,7 @@ pub(crate) async fn read_blocks(
 ) -> Result<Buf, Error> {
     let _pin = Pin::new(cx);
     let mappings = resolve(cx, target.node, first, blocks).await?;
-    let mut out = Buf::zeroed(blocks);
+    let mut out = cx.core().config.buffers.zeroed(blocks);
     let runs = runs_of(&mappings);
     let reads = runs.iter().map(|run| cx.read(run.phys, run.blocks, false));
     let results = join_all(reads).await;

@@ -119,6 +119,21 @@ pub(crate) fn clear_direct(file: &File) -> io::Result<()> {
     check(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETFL, flags & !libc::O_DIRECT) })
 }
 
+/// How much memory the processes of this user may lock together, in bytes; `None` for no limit.
+pub(crate) fn locked_memory_limit() -> Option<u64> {
+    const CAP_IPC_LOCK: u32 = 14;
+    let status = std::fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let bits = effective.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0);
+    if bits >> CAP_IPC_LOCK & 1 == 1 {
+        return None;
+    }
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: getrlimit writes one structure to the address given.
+    let result = check(unsafe { libc::getrlimit(libc::RLIMIT_MEMLOCK, &raw mut limit) });
+    (result.is_err() || limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur)
+}
+
 /// A new event counter, nonblocking and closed on exec.
 pub(crate) fn event_counter() -> io::Result<File> {
     // SAFETY: eventfd takes no pointer.

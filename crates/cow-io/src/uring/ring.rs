@@ -12,8 +12,10 @@
 //! Nothing but `reap` touches an op between its push and its completion.
 //!
 //! Registered buffers change nothing in this. What an op owns is then a run of blocks of the
-//! arena: given back, and only then given out again, when the op is dropped, never when it is
-//! leaked. The mapping itself outlives the ring, which keeps a handle to it, and every run in it; the kernel's own hold on the registered pages goes with the ring.
+//! arena: given back, and only then given out again, when the op is dropped, and never when it is
+//! leaked. The mapping stays as long as any run of it is out, or the ring is there, which is
+//! dropped before its handle to the arena; and the kernel has a hold of its own on registered
+//! pages, until it has taken the ring apart.
 
 use super::fixed::Fixed;
 use super::{entry, setup};

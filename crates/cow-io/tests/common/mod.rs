@@ -104,6 +104,8 @@ pub struct Reactor {
     /// Where all buffers are moved to, if they are to be fixed ones.
     pub buffers: Option<BufPool>,
     next_tag: u64,
+    /// Fixed transfers that do not count.
+    pub fixed_before: u64,
 }
 
 impl Reactor {
@@ -117,7 +119,7 @@ impl Reactor {
 
     pub fn of(driver: Box<dyn Driver>) -> Self {
         let buffers = driver.fixed_transfers().map(|_| driver.buffers());
-        Self { buffers, driver, next_tag: 1000 }
+        Self { buffers, driver, next_tag: 1000, fixed_before: 0 }
     }
 
     pub fn submit(&mut self, op: IoOp) -> u64 {
@@ -156,13 +158,22 @@ impl Reactor {
 
     /// How many transfers used fixed buffers.
     pub fn fixed(&self) -> u64 {
-        self.driver.fixed_transfers().map_or(0, |count| count.load(Ordering::Relaxed))
+        let count = self.driver.fixed_transfers().map_or(0, |count| count.load(Ordering::Relaxed));
+        count - self.fixed_before
     }
 
     /// Reads, and expects success.
     pub fn read(&mut self, offset: u64, blocks: usize) -> Buf {
         self.run(read(offset, blocks)).unwrap().unwrap()
     }
+}
+
+/// Whether a refusal to register buffers is the machine's affair: a kernel before 5.19, or a
+/// limit of locked memory, which all of a user's processes share.
+pub fn is_excused(refusal: &str) -> bool {
+    ["Cannot allocate memory", "Invalid argument", "RLIMIT_MEMLOCK"]
+        .iter()
+        .any(|text| refusal.contains(text))
 }
 
 /// Runs each listed function once per setup.
