@@ -166,11 +166,7 @@ impl Pool {
     }
 
     /// Those of `names` that there are, in the same order. `exact` as for [`Pool::list`].
-    pub fn describe(
-        &self,
-        names: &[impl AsRef<str>],
-        exact: bool,
-    ) -> Result<Vec<NodeInfo>, Error> {
+    pub fn describe(&self, names: &[impl AsRef<str>], exact: bool) -> Result<Vec<NodeInfo>, Error> {
         let reply = self.call(Op::Describe { names: strings(names), exact });
         expect!(reply, Reply::List(nodes) => nodes.into_iter().map(NodeInfo::from).collect())
     }
