@@ -68,7 +68,10 @@ impl Query {
         let words: Vec<&str> = text.split(',').collect();
         if words.len() > MAX_IDS {
             let count = words.len();
-            return Err(Problem::invalid(name, format!("has {count} entries, not {MAX_IDS}")));
+            return Err(Problem::invalid(
+                name,
+                format!("has {count} entries; at most {MAX_IDS} are read"),
+            ));
         }
         words.into_iter().map(|word| named_identity(name, word)).collect()
     }

@@ -55,3 +55,6 @@ pub fn app_within(state: AppState, limits: Limits) -> Router {
         .layer(from_fn_with_state(guard, guard::guard))
         .with_state(state)
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,6 +12,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::LOCATION;
 use axum::response::{IntoResponse, Response};
+use std::collections::HashSet;
 use utoipa::ToSchema;
 use utoipa::openapi::schema::{AdditionalProperties, OneOfBuilder};
 use utoipa::openapi::{ObjectBuilder, Schema, Type};
@@ -29,7 +30,7 @@ pub(super) struct NewServer {
     #[schema(min_length = 1, max_length = 128, pattern = "^[A-Za-z0-9._-]+$")]
     name: String,
     /// Its volumes, of different names.
-    #[schema(min_items = 1, max_items = 16)]
+    #[schema(value_type = HashSet<NewVolume>, min_items = 1, max_items = 16)]
     volumes: Vec<NewVolume>,
     #[schema(required = false, schema_with = driver_schema)]
     driver: NewDriver,
