@@ -49,11 +49,12 @@ pub fn app(state: AppState) -> Router {
 pub fn app_within(state: AppState, limits: Limits) -> Router {
     let guard = Guard { state: state.clone(), limits: Arc::new(limits) };
     let (router, _) = api::routes().split_for_parts();
-    router
+    let router = router
         .fallback(guard::no_resource)
         .method_not_allowed_fallback(guard::no_method)
-        .layer(from_fn_with_state(guard, guard::guard))
-        .with_state(state)
+        .with_state(state);
+    // Around the router, not in it: a router adds the methods of a path to whatever answers for it.
+    Router::new().fallback_service(router).layer(from_fn_with_state(guard, guard::guard))
 }
 
 #[cfg(test)]
