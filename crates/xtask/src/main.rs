@@ -11,6 +11,7 @@ mod summary;
 mod testrun;
 mod tidy;
 mod tools;
+mod venv;
 
 use std::process::ExitCode;
 

@@ -7,7 +7,7 @@
 use crate::metadata::Metadata;
 use crate::process;
 use crate::summary::Summary;
-use crate::tools;
+use crate::{tools, venv};
 use anyhow::{Context, Result, bail};
 use std::io::{Read, Write};
 use std::path::Path;
@@ -22,6 +22,7 @@ pub fn run(args: &[String]) -> Result<()> {
 
     let missing = tools::provide(skip_missing)?;
     let metadata = Metadata::load_members(Path::new("."))?;
+    let venv = venv::provide(&metadata.root, &metadata.target_dir, skip_missing)?;
 
     let mut build = process::cargo();
     build.args(["build", "--workspace", "--bins", "--tests", "--examples"]);
@@ -34,7 +35,10 @@ pub fn run(args: &[String]) -> Result<()> {
     }
     test.args(&cargo_args).args(runner_args).current_dir(&metadata.root);
     test.env("COW_BIN_DIR", metadata.target_dir.join("debug")).env("PATH", tools::search_path()?);
-    if missing {
+    if let Some(venv) = &venv {
+        test.env("COW_TEST_VENV", venv);
+    }
+    if missing || venv.is_none() {
         test.env("COW_SKIP_MISSING_TOOLS", "1");
     }
     let (status, summary) = pass_through(&mut test)?;

@@ -21,6 +21,9 @@ const TOOLS: &[(&str, &str)] = &[
     ("e2fsck", "e2fsprogs"),
     ("debugfs", "e2fsprogs"),
     ("losetup", "util-linux"),
+    ("curl", "curl"),
+    ("node", "nodejs"),
+    ("python3", "python3"),
 ];
 
 /// Debian keeps these off the path of ordinary users, though much in them serves everybody.
@@ -39,6 +42,10 @@ pub fn search_path() -> Result<OsString> {
     }
     std::env::join_paths(dirs).context("PATH")
 }
+
+/// What the standard library of Debian's Python lacks: a program cannot be looked for, so a module
+/// is imported.
+const PYTHON_VENV: Tool = ("python3 -m ensurepip", "python3-venv");
 
 /// Makes every tool available, or says which packages a person has to install.
 /// Returns whether anything is still missing, which only `skip_missing` permits.
@@ -67,7 +74,19 @@ pub fn provide(skip_missing: bool) -> Result<bool> {
 type Tool = (&'static str, &'static str);
 
 fn missing_tools(path: &OsString) -> Vec<Tool> {
-    TOOLS.iter().copied().filter(|(program, _)| !on_path(path, program)).collect()
+    let absent = |tool: &Tool| !on_path(path, tool.0);
+    let mut missing: Vec<Tool> = TOOLS.iter().copied().filter(absent).collect();
+    if !can_make_venvs() {
+        missing.push(PYTHON_VENV);
+    }
+    missing
+}
+
+fn can_make_venvs() -> bool {
+    let mut python = Command::new("python3");
+    python.args(["-c", "import ensurepip, venv"]).stdin(Stdio::null());
+    python.stdout(Stdio::null()).stderr(Stdio::null());
+    python.status().is_ok_and(|status| status.success())
 }
 
 fn on_path(path: &OsString, program: &str) -> bool {
@@ -116,7 +135,7 @@ fn apt_get() -> Command {
     command
 }
 
-fn retry(mut action: impl FnMut() -> Result<()>) -> Result<()> {
+pub fn retry(mut action: impl FnMut() -> Result<()>) -> Result<()> {
     for attempt in 1..ATTEMPTS {
         match action() {
             Ok(()) => return Ok(()),
@@ -143,6 +162,7 @@ mod tests {
     #[test]
     fn an_empty_path_has_every_tool_missing() {
         let empty = tempfile::tempdir().unwrap();
-        assert_eq!(missing_tools(&empty.path().as_os_str().to_owned()).len(), TOOLS.len());
+        let missing = missing_tools(&empty.path().as_os_str().to_owned());
+        assert_eq!(missing[..TOOLS.len()], *TOOLS);
     }
 }

@@ -33,7 +33,7 @@ mod wire;
 
 pub use limits::Limits;
 pub use serve::{serve, serve_within};
-pub use state::AppState;
+pub use state::{AppState, ExportUri};
 
 use axum::Router;
 use axum::middleware::from_fn_with_state;

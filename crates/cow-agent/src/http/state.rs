@@ -5,13 +5,16 @@ use crate::domain::{Agent, AgentError};
 use axum::http::StatusCode;
 use std::sync::Arc;
 
+/// Gives the NBD URI of the export of this name, if it is served.
+pub type ExportUri = dyn Fn(&str) -> Option<String> + Send + Sync;
+
 /// What the REST interface is about.
 #[derive(Clone)]
 pub struct AppState {
     /// The agent that carries out what is asked.
     pub agent: Arc<Agent>,
-    /// The NBD URI of the export of this name, if it is served.
-    pub export_uri: Arc<dyn Fn(&str) -> Option<String> + Send + Sync>,
+    /// Where volumes are found.
+    pub export_uri: Arc<ExportUri>,
 }
 
 impl AppState {
