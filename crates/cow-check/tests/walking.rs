@@ -69,7 +69,12 @@ impl Clients {
 
 fn clients() -> Clients {
     let blocks = 131_072;
-    let options = PoolOptions { blocks, journal_blocks: 8192, limit_blocks: blocks };
+    let options = PoolOptions {
+        blocks,
+        journal_blocks: 8192,
+        limit_blocks: blocks,
+        ..PoolOptions::default()
+    };
     let mut world = World::<Engine>::new(cow_sim::format(&options), &Config::default(), 7);
     world.run_op(Op::Open { read_only: false }).unwrap().unwrap();
     let size_bytes = 32 * GIB;

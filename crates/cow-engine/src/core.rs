@@ -285,11 +285,13 @@ impl Pool {
         match record {
             Record::MapSet { volume, lba, phys, crcs } => {
                 if let Some((head, top)) = self.head_and_top(*volume) {
+                    self.begin_layer(head);
                     self.active.set_run(head, *lba, *phys, crcs, top);
                 }
             }
             Record::MapClear { volume, lba, blocks } => {
                 if let Some((head, top)) = self.head_and_top(*volume) {
+                    self.begin_layer(head);
                     self.active.clear_run(head, *lba, *blocks, top);
                 }
             }

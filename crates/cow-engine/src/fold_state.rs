@@ -17,6 +17,8 @@ pub(crate) struct FoldState {
     pub(crate) finished: u64,
     /// It waits for room in the file system below.
     pub(crate) stalled: bool,
+    /// Blocks that the running fold needs for the kill rows of nodes that others were spliced into.
+    pub(crate) splice_blocks: u64,
     /// Freed blocks in quarantine: checkpoint that freed them, number of its publication.
     pub(crate) batches: VecDeque<(u64, u64)>,
     /// The writes of the running fold wait here.

@@ -1,9 +1,10 @@
 //! Admission: what an operation may use of the free space (design section 7).
 //!
 //! `free - reserved slop - fold reserve - promised >= need`, before anything is acknowledged. The
-//! fold reserve is what the folds of all unfolded layers may write; so an acknowledged write can
-//! always be folded, and a full pool never wedges. ENOSPC is the answer only when no free is
-//! pending: else the operation asks for a fold and waits, at most for a few checkpoints.
+//! fold reserve is what the folds of all unfolded changes may write (`reserve.rs`); so an
+//! acknowledged write can always be folded, and a full pool never wedges. ENOSPC is the answer only
+//! when no free is pending: else the operation asks for a fold and waits, at most for a few
+//! checkpoints.
 
 use crate::core::Core;
 use crate::error::{Error, SpaceKind};
@@ -13,7 +14,7 @@ use cow_format::geometry::ZONE_BLOCKS;
 use cow_format::{BLOCK_SIZE, Phys};
 
 const MIB_BLOCKS: u64 = (1 << 20) / BLOCK_SIZE as u64;
-/// Blobs, home pages and rounding that no layer counts.
+/// A margin: nothing is known to need it.
 const FOLD_BASE: u64 = 64;
 /// Publications that an operation waits for before it is refused: one for the kill, one to leave
 /// the quarantine, and those of a fold that was already running.
@@ -28,6 +29,8 @@ pub(crate) enum Tier {
     Meta,
     /// TRIM and WRITE_ZEROES: three quarters.
     Discard,
+    /// What gives space back, or takes none in the end: all of it.
+    Reclaim,
 }
 
 impl Core {
@@ -39,20 +42,19 @@ impl Core {
     fn reserve_blocks(&self) -> u64 {
         let Some(pool) = &self.pool else { return 0 };
         let folding = pool.folding.as_ref().map_or(0, |layers| layers.reserve_blocks());
-        // A kill row for each node with a layer, two blocks as a rule, and what waits to be written.
-        let rows = 2 * pool.active.nodes().count() as u64;
-        let blobs = pool.tree.pending_blobs() as u64;
-        pool.active.reserve_blocks() + folding + rows + blobs + FOLD_BASE + pool.promised
+        let waiting = pool.active.reserve_blocks() + pool.tree.pending_blocks() + pool.promised;
+        waiting + folding + self.fold.splice_blocks + FOLD_BASE
     }
 
     /// Blocks that `tier` could still use.
-    fn available(&self, tier: Tier) -> u64 {
+    pub(crate) fn available(&self, tier: Tier) -> u64 {
         let Some(pool) = &self.pool else { return 0 };
         let slop = self.slop_blocks();
         let kept = match tier {
             Tier::Data => slop,
             Tier::Meta => slop / 2,
             Tier::Discard => slop / 4,
+            Tier::Reclaim => 0,
         };
         pool.alloc.free_blocks().saturating_sub(kept + self.reserve_blocks())
     }
@@ -105,6 +107,11 @@ impl Promise {
         if let Some(pool) = &mut self.cx.core().pool {
             pool.promised -= blocks;
         }
+    }
+
+    /// What is left of it.
+    pub(crate) fn blocks(&self) -> u64 {
+        self.blocks
     }
 }
 

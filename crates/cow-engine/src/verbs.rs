@@ -8,7 +8,7 @@ use crate::flush::flush_to;
 use crate::fold::fold_now;
 use crate::loading::load_props;
 use crate::locks::lock_range;
-use crate::space::{Tier, admit};
+use crate::space::{Promise, Tier, admit};
 use crate::task::Cx;
 use cow_format::entry::NodeKind;
 use cow_format::record::{PropChange, Record, Replaced};
@@ -33,37 +33,58 @@ fn tree(core: &mut Core) -> Result<&mut Tree, TreeError> {
     }
 }
 
-/// Plans, sequences and flushes. `blocks` is what the fold will need for it.
+/// What a plan cannot be carried out without.
+enum Missing {
+    Props(NodeId),
+    Blocks(u64),
+    Fold,
+}
+
+/// Plans, sequences and flushes. What the fold will need for it is admitted first, for the records
+/// as they are planned; `blocks` are admitted in any case, and none asks for the tier of what must
+/// always work.
 async fn commit(
     cx: &Cx,
     blocks: Option<u64>,
     reserve: Reserve,
     plan: &Plan<'_>,
 ) -> Result<Vec<Record>, Error> {
-    let promise = match blocks {
-        Some(blocks) => Some(admit(cx, 0, blocks, Tier::Meta).await?),
+    let tier = if blocks.is_some() { Tier::Meta } else { Tier::Reclaim };
+    let mut promise = match blocks {
+        Some(blocks) => Some(admit(cx, 0, blocks, tier).await?),
         None => None,
     };
     let mut rounds = 0;
     let (records, seq) = loop {
-        let unloaded = {
+        let missing = {
             let mut core = cx.core();
             core.writable()?;
             match plan(&mut core) {
-                Ok(records) => match core.sequence(&records, reserve) {
-                    Ok(seq) => break (records, seq),
-                    Err(SequenceError::Refused(error)) => return Err(error),
-                    Err(SequenceError::RingFull) => None,
-                },
-                Err(TreeError::NotLoaded(id)) => Some(id),
+                Ok(records) => {
+                    let need = core.pool()?.blocks_for_records(&records);
+                    if need > promise.as_ref().map_or(0, Promise::blocks) {
+                        Missing::Blocks(need)
+                    } else {
+                        match core.sequence(&records, reserve) {
+                            Ok(seq) => break (records, seq),
+                            Err(SequenceError::Refused(error)) => return Err(error),
+                            Err(SequenceError::RingFull) => Missing::Fold,
+                        }
+                    }
+                }
+                Err(TreeError::NotLoaded(id)) => Missing::Props(id),
                 // The next fold adds a chunk to the table, if there is room for one.
-                Err(TreeError::NoSlots) if rounds < 2 => None,
+                Err(TreeError::NoSlots) if rounds < 2 => Missing::Fold,
                 Err(error) => return Err(error.into()),
             }
         };
-        match unloaded {
-            Some(id) => load_props(cx, id).await?,
-            None => {
+        match missing {
+            Missing::Props(id) => load_props(cx, id).await?,
+            Missing::Blocks(need) => {
+                drop(promise.take());
+                promise = Some(admit(cx, 0, need, tier).await?);
+            }
+            Missing::Fold => {
                 rounds += 1;
                 fold_now(cx).await?;
             }

@@ -11,6 +11,7 @@ use crate::export::{Target, check_range};
 use crate::flush::{flush, flush_to, written_to};
 use crate::locks::lock_range;
 use crate::read::read_blocks;
+use crate::reserve::Need;
 use crate::space::{Promise, Tier, admit, allocate};
 use crate::task::{Cx, join_all};
 use cow_alloc::Stream;
@@ -190,18 +191,17 @@ async fn write_parts(
 ) -> Result<FrameSeq, Error> {
     let volume = target.volume;
     let mut group = Vec::with_capacity(parts.len());
-    let (mut runs, mut need, mut map) = (Vec::new(), 0u64, 4u64);
+    let (mut runs, mut need, mut map) = (Vec::new(), 0u64, Need::default());
     for part in parts {
         let (first, data) = match part {
             Part::Zeros(lba, blocks) => {
-                map += 12;
+                map.clear(lba, blocks);
                 group.push(Record::MapClear { volume, lba, blocks });
                 continue;
             }
             Part::Data(first, data) => (first, Arc::new(data)),
         };
-        let blocks = data.block_count() as u64;
-        map += 2 * ((first.0 + blocks - 1) / 256 - first.0 / 256 + 1);
+        map.write(first, data.block_count() as u64);
         for piece in split(&data) {
             let lba = Lba(first.0 + piece.first as u64);
             if piece.crcs.is_empty() {
@@ -213,6 +213,7 @@ async fn write_parts(
         }
     }
     let tier = if need == 0 { Tier::Discard } else { Tier::Data };
+    let map = cx.core().pool()?.blocks_for(target.node, map);
     let mut promise = admit(cx, need, map, tier).await?;
     let mut placed = Placement { cx: cx.clone(), runs: Vec::new(), done: false };
     for (lba, data, piece) in &runs {
@@ -448,7 +449,10 @@ async fn clear(
 ) -> OpResult {
     let target = cx.core().target(export, true)?;
     let _turn = lock_range(cx, target.volume, start, end, false).await;
-    let promise = admit(cx, 0, 16, Tier::Discard).await?;
+    let mut need = Need::default();
+    need.clear(Lba(start), end - start);
+    let map = cx.core().pool()?.blocks_for(target.node, need);
+    let promise = admit(cx, 0, map, Tier::Discard).await?;
     let group = [Record::MapClear { volume: target.volume, lba: Lba(start), blocks: end - start }];
     let seq = sequence_write(cx, export, &group, end_bytes, promise).await?;
     acknowledge(cx, seq, fua).await?;

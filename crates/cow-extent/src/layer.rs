@@ -1,11 +1,13 @@
 //! The layers of a pool: everything sequenced and not yet folded.
 //!
 //! Beside the changes themselves a layer counts what its fold may have to write (`reserve`): one
-//! map node for each distinct dirty (level, index). Admission keeps that many blocks free, so an
-//! acknowledged write can always be folded (design section 7).
+//! map node for each distinct dirty (level, index), those by which a root grows, and the blocks of
+//! the node's kill row. Admission keeps that many blocks free, so an acknowledged write can always
+//! be folded (design section 7).
 
 use crate::leaf::{Entry, LeafLayer};
 use crate::ranges::RangeSet;
+use cow_format::blob::{CELL_LEN, PAYLOAD};
 use cow_format::mapnode::{FANOUT, FANOUT_BITS};
 use cow_format::{Lba, NodeId, Phys};
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -26,6 +28,20 @@ const ENTRY_BYTES: usize = 16;
 const LEAF_BYTES: usize = 64;
 const DEAD_BYTES: usize = 8;
 
+/// What the fold of a layer depends on, beside what the layer itself holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Base {
+    /// Level of the root that the layer is merged into. It may be higher by then, not lower.
+    pub root_level: u8,
+    /// The level that it may have by then, whatever the size of the volume is now.
+    pub top_level: u8,
+    /// A kill is counted in the node's row only if it was born at or below this gen: the parent's,
+    /// and 0 for a node without one. So this is also how many cells a row can have.
+    pub births: u64,
+    /// Blocks that the row takes now.
+    pub row_blocks: u64,
+}
+
 /// The layer of one node of the snapshot tree.
 #[derive(Clone, Debug, Default)]
 pub struct NodeLayer {
@@ -37,12 +53,29 @@ pub struct NodeLayer {
     pub dead: Vec<Phys>,
     /// Distinct dirty inner map nodes, as `level << 56 | index`.
     inner: HashSet<u64>,
+    /// [`Layers::set_base`] was called.
+    has_base: bool,
+    base: Base,
+    /// The highest level up to which the growth of the root is counted.
+    top_level: u8,
+    /// No more pointers than this die with it.
+    kills: u64,
 }
 
 impl NodeLayer {
     /// Blocks that the fold of this layer may write.
     pub fn reserve_blocks(&self) -> u64 {
-        (self.leaves.len() + self.inner.len()) as u64
+        (self.leaves.len() + self.inner.len()) as u64 + self.row_blocks()
+    }
+
+    /// The level up to which map nodes are counted.
+    pub fn top_level(&self) -> u8 {
+        self.top_level.max(self.base.top_level)
+    }
+
+    /// Blocks that the kill row may take after the fold.
+    fn row_blocks(&self) -> u64 {
+        row_blocks(&self.base, self.kills)
     }
 
     /// What is known of `lba`.
@@ -61,6 +94,13 @@ impl NodeLayer {
     /// Marks the spine over `leaf` dirty up to `top_level`; how many map nodes that adds.
     fn dirty_spine(&mut self, leaf: u64, top_level: u8) -> u64 {
         let mut added = 0;
+        let top_level = top_level.max(self.base.top_level);
+        // The old root becomes child 0 of the new ones, which are written even where nothing else
+        // below child 0 is.
+        for level in self.top_level.max(self.base.root_level) + 1..=top_level {
+            added += u64::from(self.inner.insert(u64::from(level) << 56));
+            self.top_level = level;
+        }
         for level in 1..=top_level {
             let index = leaf >> (FANOUT_BITS * u32::from(level));
             added += u64::from(self.inner.insert(u64::from(level) << 56 | index));
@@ -77,6 +117,15 @@ impl NodeLayer {
         }
         (self.leaves.entry(leaf).or_default(), added)
     }
+}
+
+/// Blocks of a kill row to which so many kills are added at most.
+pub fn row_blocks(base: &Base, kills: u64) -> u64 {
+    if base.births == 0 {
+        return 0;
+    }
+    let bytes = kills.min(base.births).saturating_mul(CELL_LEN as u64);
+    base.row_blocks + bytes.div_ceil(PAYLOAD as u64)
 }
 
 /// All layers of a pool.
@@ -98,7 +147,7 @@ impl Layers {
         self.bytes
     }
 
-    /// Blocks that the fold of all layers may write as map nodes.
+    /// Blocks that the fold of all layers may write as map nodes and kill rows.
     pub fn reserve_blocks(&self) -> u64 {
         self.reserve
     }
@@ -116,6 +165,21 @@ impl Layers {
     /// Nodes that have a layer, in no order.
     pub fn nodes(&self) -> impl Iterator<Item = NodeId> + '_ {
         self.nodes.keys().copied()
+    }
+
+    /// Whether there is a layer of `node` whose base is known.
+    pub fn has_base(&self, node: NodeId) -> bool {
+        self.nodes.get(&node).is_some_and(|layer| layer.has_base)
+    }
+
+    /// Says what the fold of the layer of `node` depends on: before its first change, and again
+    /// when that has changed.
+    pub fn set_base(&mut self, node: NodeId, base: Base) {
+        let layer = self.nodes.entry(node).or_default();
+        let before = layer.row_blocks();
+        layer.base = base;
+        layer.has_base = true;
+        self.reserve = self.reserve - before + layer.row_blocks();
     }
 
     /// What the layer of `node` knows of `lba`.
@@ -200,6 +264,7 @@ impl Layers {
     fn splice(&mut self, node: NodeId, leaf: u64, entries: &[Entry], top_level: u8) {
         let layer = self.nodes.entry(node).or_default();
         let mut dead = Vec::new();
+        let row = layer.row_blocks();
         let (slots, added) = layer.leaf_mut(leaf, top_level);
         let before = slots.entries().len();
         slots.splice(entries, |phys| dead.push(phys));
@@ -208,7 +273,8 @@ impl Layers {
             self.bytes += LEAF_BYTES;
         }
         layer.dead.append(&mut dead);
-        self.reserve += added;
+        layer.kills = layer.kills.saturating_add(entries.len() as u64 + added);
+        self.reserve += added + layer.row_blocks() - row;
     }
 
     fn clear_leaves(&mut self, node: NodeId, first: u64, end: u64, top_level: u8) {
@@ -222,6 +288,10 @@ impl Layers {
             self.reserve -= 1;
         }
         layer.clears.insert(first, end);
+        let row = layer.row_blocks();
+        // Whatever the map has there dies.
+        layer.kills = u64::MAX;
+        self.reserve += layer.row_blocks() - row;
         self.reserve += layer.dirty_spine(first, top_level);
         self.reserve += layer.dirty_spine(end - 1, top_level);
         self.bytes += LEAF_BYTES;

@@ -16,7 +16,7 @@ mod ranges;
 mod tests;
 
 pub use cache::NodeCache;
-pub use layer::{Layers, NodeLayer, Probe};
+pub use layer::{Base, Layers, NodeLayer, Probe, row_blocks};
 pub use leaf::{Entry, LeafLayer};
 pub use merge::{LeafChange, merge_leaf};
 pub use ranges::RangeSet;

@@ -157,3 +157,38 @@ fn the_cache_holds_what_is_used() {
     cache.remove(Phys(99));
     assert!(cache.get(Phys(99), 7).is_none() && cache.get(Phys(1), 7).is_some());
 }
+
+#[test]
+fn the_reserve_counts_the_growth_of_the_root_and_the_kill_row() {
+    let node = NodeId(1);
+    let mut layers = Layers::default();
+    // A root of level 0 that comes to be of level 3: levels 1 and 2 above it, at index 0.
+    layers.set_base(node, Base::default());
+    layers.set_run(node, Lba(5 << 24), Phys(10), &[5], 3);
+    assert_eq!(layers.reserve_blocks(), 1 + 3 + 2);
+    // The volume grew meanwhile: the root of level 3 is a child then, and counted already.
+    layers.set_run(node, Lba(7 << 32), Phys(11), &[5], 4);
+    assert_eq!(layers.reserve_blocks(), 6 + 1 + 4);
+    // It has become small, and its root has not.
+    let mut layers = Layers::default();
+    layers.set_base(node, Base { root_level: 3, top_level: 3, ..Base::default() });
+    layers.set_run(node, Lba(0), Phys(12), &[5], 0);
+    assert_eq!(layers.reserve_blocks(), 1 + 3);
+
+    // One snapshot: no more cells than gens, whatever is killed.
+    let mut layers = Layers::default();
+    let base = Base { root_level: 3, top_level: 3, births: 7, row_blocks: 2 };
+    layers.set_base(node, base);
+    assert_eq!(layers.reserve_blocks(), 2, "the row that is there");
+    layers.set_run(node, Lba(0), Phys(10), &[5; 256], 3);
+    assert_eq!(layers.reserve_blocks(), 4 + 2 + 1);
+    // Many: no more cells than kills, and a discard kills any number.
+    layers.set_base(node, Base { births: 1 << 30, ..base });
+    assert_eq!(layers.reserve_blocks(), 4 + 2 + 1);
+    layers.set_run(node, Lba(256), Phys(1000), &[5; 512], 3);
+    assert_eq!(layers.reserve_blocks(), 6 + 2 + 3);
+    layers.set_base(node, Base { births: 3360, ..base });
+    layers.clear_run(node, Lba(0), 256, 3);
+    assert_eq!(layers.reserve_blocks(), 5 + 2 + 10);
+    assert_eq!(layers.reserve_blocks(), layers.node(node).unwrap().reserve_blocks());
+}

@@ -17,6 +17,9 @@ const CRC_AT: usize = 40;
 /// Payload bytes of one block.
 pub const PAYLOAD: usize = BLOCK_SIZE - HEADER_LEN;
 
+/// Bytes of a cell of a kill row.
+pub const CELL_LEN: usize = 12;
+
 /// What a blob holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]

@@ -46,11 +46,14 @@ pub struct PoolOptions {
     pub journal_blocks: u64,
     /// What it may grow to, in blocks.
     pub limit_blocks: u64,
+    /// Chunks of its node table, 2,048 nodes each, at most.
+    pub max_chunks: u32,
 }
 
 impl Default for PoolOptions {
     fn default() -> Self {
-        Self { blocks: MIN_POOL_BLOCKS, journal_blocks: 256, limit_blocks: MIN_POOL_BLOCKS }
+        let blocks = MIN_POOL_BLOCKS;
+        Self { blocks, journal_blocks: 256, limit_blocks: blocks, max_chunks: 2 }
     }
 }
 
@@ -59,7 +62,7 @@ impl PoolOptions {
     /// grow. Some 3,500 blocks are left, of which the reserve keeps 2,048.
     #[must_use]
     pub fn tight() -> Self {
-        Self { blocks: MIN_POOL_BLOCKS, journal_blocks: 16_300, limit_blocks: 25_000_000_000 }
+        Self { journal_blocks: 16_300, limit_blocks: 25_000_000_000, ..Self::default() }
     }
 }
 
@@ -73,7 +76,7 @@ pub fn format(options: &PoolOptions) -> disk::SimDisk {
         blocks: options.blocks,
         journal_blocks: Some(options.journal_blocks),
         limit_blocks: Some(options.limit_blocks),
-        max_chunks: Some(2),
+        max_chunks: Some(options.max_chunks),
         preallocated: false,
     };
     match mkfs(*b"simulated pool!!", &layout, 1) {

@@ -55,8 +55,12 @@ fn cost(pool: &mut Pool, cmds: &[Cmd]) -> Cost {
 /// A volume with `leaves` blocks mapped over its whole length, each in a leaf of its own.
 fn pool_with(size: u64, leaves: u64, snapshots: usize) -> Pool {
     let config = small_config(AckMode::Writethrough);
-    let disk =
-        format(&PoolOptions { blocks: 1 << 18, journal_blocks: 8192, limit_blocks: 1 << 18 });
+    let disk = format(&PoolOptions {
+        blocks: 1 << 18,
+        journal_blocks: 8192,
+        limit_blocks: 1 << 18,
+        ..PoolOptions::default()
+    });
     let mut pool = Pool::new(disk, Oracle::new(AckMode::Writethrough), &config, 1);
     done(pool.open(false));
     done(pool.run(create("v", size)));

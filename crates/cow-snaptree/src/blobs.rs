@@ -6,8 +6,12 @@ use crate::row::Row;
 use crate::tree::Tree;
 use crate::walk::OldBlob;
 use cow_format::NodeId;
-use cow_format::blob::{BlobKind, BlobRef};
+use cow_format::blob::{BlobKind, BlobRef, PAYLOAD};
+use cow_format::entry::MAX_PROPS;
 use std::collections::BTreeSet;
+
+/// Most blocks that the properties of a node take.
+pub const PROPS_BLOCKS: u64 = MAX_PROPS.div_ceil(PAYLOAD) as u64;
 
 impl Tree {
     /// Whether the cells of a node's kill row are all here (true for no node at all).
@@ -77,6 +81,11 @@ impl Tree {
         self.node(id).is_none_or(|node| node.props.is_some())
     }
 
+    /// Whether a node has properties or holds, or may have.
+    pub fn has_props(&self, id: NodeId) -> bool {
+        self.node(id).is_some_and(|node| node.entry.props.len > 0) || self.dirty_props.contains(&id)
+    }
+
     /// Where the properties of a node are stored, and whose name that blob carries (another
     /// node's between a snapshot or rollback and the next fold).
     pub fn props_blob(&self, id: NodeId) -> (NodeId, BlobRef) {
@@ -116,9 +125,10 @@ impl Tree {
         props.map_or_else(Vec::new, Props::encode)
     }
 
-    /// How many kill rows and properties the next fold has to write as of now.
-    pub fn pending_blobs(&self) -> usize {
-        self.dirty_rows.len() + self.dirty_props.len()
+    /// Blocks that the next fold needs for properties, as of now. (Rows get dirty inside of folds
+    /// only; who makes them so has counted them.)
+    pub fn pending_blocks(&self) -> u64 {
+        PROPS_BLOCKS * self.dirty_props.len() as u64
     }
 
     /// Nodes whose properties this fold must write anew, those to be loaded first included.

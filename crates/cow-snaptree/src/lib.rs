@@ -51,6 +51,7 @@ mod walk;
 #[cfg(test)]
 mod tests;
 
+pub use blobs::PROPS_BLOCKS;
 pub use error::{NoSlots, TreeError};
 pub use name::valid_name;
 pub use node::Node;

@@ -9,11 +9,10 @@
 
 use crate::error::{TreeError, corrupt};
 use cow_format::Gen;
+use cow_format::blob::CELL_LEN;
 use cow_format::entry::Count;
 use cow_format::wire::{Reader, Writer};
 use std::collections::BTreeMap;
-
-const CELL_LEN: usize = 12;
 
 /// A kill row. One whose blob was not read yet holds what was counted since, to be added to it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -36,6 +35,11 @@ impl Row {
     /// Whether the cells are all here.
     pub fn is_loaded(&self) -> bool {
         self.loaded
+    }
+
+    /// Whether it has no cell, as far as it is loaded.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.cells.is_empty()
     }
 
     /// Cells by ascending birth: counts of data blocks and map nodes.
@@ -83,6 +87,12 @@ impl Row {
     /// Adds every cell of `other`.
     pub(crate) fn merge(&mut self, other: &Self) {
         other.cells().for_each(|(birth, count)| self.add(birth, count));
+    }
+
+    /// Bytes of its payload, as far as it is loaded.
+    pub(crate) fn encoded_len(&self) -> usize {
+        let parts = |count: u64| count.div_ceil(u64::from(u32::MAX)) as usize;
+        self.cells.values().map(|c| CELL_LEN * parts(c.data).max(parts(c.map))).sum()
     }
 
     /// The payload of its blob. A cell of more than 2^32 - 1 blocks (16 TiB killed of one birth)

@@ -3,7 +3,7 @@
 use crate::node::UNKNOWN;
 use crate::row::{add, sub};
 use crate::tree::Tree;
-use cow_format::blob::{BlobKind, BlobRef};
+use cow_format::blob::{BlobKind, BlobRef, PAYLOAD};
 use cow_format::entry::{Count, NodeState};
 use cow_format::{Gen, NodeId};
 
@@ -85,6 +85,20 @@ impl Tree {
         [id, child].into_iter().filter(|&id| !self.is_row_loaded(id)).collect()
     }
 
+    /// At most so many blocks the fold needs for the kill row of the only child after
+    /// [`Tree::finish_walk`]. The rows of [`Tree::rows_needed_for_splice`] must be loaded.
+    pub fn splice_blocks(&self, id: NodeId) -> u64 {
+        let Some(node) = self.node(id) else { return 0 };
+        let Some(child) = node.children.first().and_then(|&child| self.node(child)) else {
+            return 0;
+        };
+        let gone = child.row.sum(self.parent_gen(id), node.entry.label_gen);
+        if gone == Count::default() && node.row.is_empty() {
+            return 0;
+        }
+        (node.row.encoded_len() + child.row.encoded_len()).div_ceil(PAYLOAD) as u64
+    }
+
     /// The walker has passed everything: the node goes, and its interval, counters and kill row
     /// become its only child's. The rows of [`Tree::rows_needed_for_splice`] must be loaded.
     pub fn finish_walk(&mut self, id: NodeId) -> Splice {
@@ -103,7 +117,9 @@ impl Tree {
             child.entry.own = add(child.entry.own, sub(node.entry.own, gone));
             child.entry.born = add(child.entry.born, node.entry.born);
             child.entry.parent = parent;
-            self.dirty_rows.extend(into);
+            if gone != Count::default() || !node.row.is_empty() {
+                self.dirty_rows.extend(into);
+            }
         }
         self.forget(id);
         if let Some(parent) = self.node_mut(parent) {

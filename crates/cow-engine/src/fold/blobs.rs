@@ -2,9 +2,7 @@
 
 use super::Fold;
 use crate::error::Error;
-use crate::space::allocate;
 use crate::task::Cx;
-use cow_alloc::Stream;
 use cow_format::blob::{BlobKind, BlobRef, decode_block, encode_chain};
 use cow_format::{BufSlice, NodeId, Phys};
 use cow_snaptree::OldBlob;
@@ -125,7 +123,7 @@ impl Fold {
         let count = payload.len().div_ceil(cow_format::blob::PAYLOAD);
         let mut blocks = Vec::with_capacity(count);
         for _ in 0..count {
-            blocks.push(allocate(&self.cx, Stream::Meta, 1).await?.0);
+            blocks.push(self.take_block().await?);
         }
         let (parts, blob) = encode_chain(kind, node, self.pool_tag, payload, &blocks);
         for (phys, buf) in parts {

@@ -3,7 +3,7 @@
 use super::Fold;
 use crate::error::Error;
 use crate::flush::{emit_frames, written_to};
-use crate::space::load_zone;
+use crate::space::{Tier, load_zone};
 use cow_alloc::AllocError;
 use cow_format::checkpoint::{Checkpoint, FLAG_LEAKS, PageDesc, ZoneDesc};
 use cow_format::geometry::{CHUNK_BLOCKS, CHUNK_PAGES, Geometry};
@@ -116,6 +116,9 @@ impl Fold {
     }
 
     async fn new_chunk(&mut self) -> Result<Option<Phys>, Error> {
+        if self.cx.core().available(Tier::Meta) < CHUNK_BLOCKS {
+            return Ok(None);
+        }
         loop {
             let zone = {
                 let mut core = self.cx.core();

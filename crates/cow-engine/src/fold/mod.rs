@@ -78,6 +78,9 @@ pub(crate) struct Fold {
     damage_overflow: u64,
     writes: Rc<Cell<usize>>,
     freed: u64,
+    /// Blocks that were kept free for this fold, and how many of them it took (I11).
+    reserved: u64,
+    taken: u64,
 }
 
 /// Where a fold is taken: at the end of the journal, or, in a replay, after a frame.
@@ -110,6 +113,7 @@ pub(crate) fn start_if_due(cx: &Cx) {
             core.poison(format!("a fold failed: {error}"));
         }
         core.fold.running = false;
+        core.fold.splice_blocks = 0;
         core.fold.finished += 1;
         core.notify(|core| &mut core.fold_wait);
     });
@@ -172,6 +176,7 @@ impl Fold {
         let layers = Arc::new(std::mem::take(&mut pool.active));
         pool.folding = Some(Arc::clone(&layers));
         pool.since_freeze.clear();
+        let reserved = layers.reserve_blocks() + pool.tree.pending_blocks();
         let fold = Self {
             cx: cx.clone(),
             cp_seq: pool.cp.seq + 1,
@@ -188,6 +193,8 @@ impl Fold {
             damage_overflow: pool.cp.damage_overflow,
             writes: Rc::new(Cell::new(0)),
             freed: 0,
+            reserved,
+            taken: 0,
         };
         drop(core);
         crate::flush::emit_frames(cx);
@@ -238,12 +245,20 @@ impl Fold {
         }
     }
 
+    /// A block of those that were kept free for this fold.
+    async fn take_block(&mut self) -> Result<Phys, Error> {
+        let (phys, _) = allocate(&self.cx, Stream::Meta, 1).await?;
+        self.taken += 1;
+        debug_assert!(self.taken <= self.reserved, "a fold takes more than its reserve (I11)");
+        Ok(phys)
+    }
+
     /// Stores a map node of `x` at a new place; the slot that points to it.
     async fn store(&mut self, x: NodeId, mut node: MapNode, birth: Gen) -> Result<Slot, Error> {
         debug_assert!(node.slots().iter().all(|slot| slot.birth <= birth), "I3");
         node.birth = birth;
         node.cp_seq = self.cp_seq;
-        let (phys, _) = allocate(&self.cx, Stream::Meta, 1).await?;
+        let phys = self.take_block().await?;
         let (buf, crc) = {
             let core = self.cx.core();
             node.encode_in(&core.config.buffers, self.pool_tag, phys)

@@ -36,6 +36,7 @@ impl Fold {
         pool.journal.set_retained(retained);
         let cp_seq = checkpoint.seq;
         pool.cp = checkpoint;
+        pool.rebase_layers();
         core.publications = publication;
         if self.freed > 0 {
             core.fold.batches.push_back((cp_seq, publication));

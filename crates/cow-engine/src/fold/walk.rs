@@ -9,6 +9,7 @@
 use super::Fold;
 use crate::error::Error;
 use crate::lookup::{load, root_slot};
+use crate::space::Tier;
 use crate::task::join_all;
 use cow_format::mapnode::{FANOUT, FANOUT_BITS, MapNode, Slot};
 use cow_format::record::Record;
@@ -94,11 +95,29 @@ impl Fold {
         for id in self.tree.rows_needed_for_splice(s) {
             self.load_row(id).await?;
         }
+        if !self.take_splice(s) {
+            return Ok(false);
+        }
         let splice = self.tree.finish_walk(s);
         for old in splice.freed {
             self.free_chain(&old).await?;
         }
         Ok(true)
+    }
+
+    /// Keeps blocks for the row that a splice has written anew; whether there are any. What nobody
+    /// waits for must not take those of what has been acknowledged: the splice can wait for another
+    /// fold, as its node has been walked and what that freed comes back.
+    fn take_splice(&mut self, s: NodeId) -> bool {
+        let blocks = self.tree.splice_blocks(s);
+        let mut core = self.cx.core();
+        // Twice: a layer that came after the freeze counts the row as well, once it is there.
+        let enough = core.available(Tier::Reclaim) >= 2 * blocks;
+        if enough {
+            core.fold.splice_blocks += blocks;
+            self.reserved += blocks;
+        }
+        enough
     }
 
     /// The pointer of `node` at index 0 of `level`, which its root may be above of. `None` when
