@@ -10,6 +10,7 @@
 
 pub mod api;
 mod core;
+mod discard;
 mod error;
 mod export;
 mod flush;
@@ -21,6 +22,7 @@ mod lookup;
 pub mod mkfs;
 mod opened;
 mod ops;
+mod owned;
 mod query;
 mod range_locks;
 mod read;

@@ -5,7 +5,7 @@ use crate::core::{OpResult, Request};
 use crate::error::Error;
 use crate::fold::fold_now;
 use crate::task::Cx;
-use crate::{flush, query, read, recover, verbs, write};
+use crate::{discard, flush, query, read, recover, verbs, write};
 
 /// Runs one operation to its end and answers.
 pub(crate) async fn run(cx: Cx, request: Request) {
@@ -38,10 +38,10 @@ async fn dispatch(cx: &Cx, op: Op) -> OpResult {
         }
         Op::Flush { export } => flush_export(cx, export).await,
         Op::Discard { export, offset, len, fua } => {
-            write::discard(cx, export, offset, len, fua).await
+            discard::discard(cx, export, offset, len, fua).await
         }
         Op::WriteZeroes { export, offset, len, fua } => {
-            write::write_zeroes(cx, export, offset, len, fua).await
+            discard::write_zeroes(cx, export, offset, len, fua).await
         }
         Op::Extents { export, offset, len } => read::extents(cx, export, offset, len).await,
         Op::List { exact } => query::list(cx, exact).await,

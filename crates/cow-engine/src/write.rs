@@ -8,7 +8,7 @@ use crate::api::{AckMode, ExportId, Reply};
 use crate::core::{OpResult, SequenceError};
 use crate::error::{Error, SpaceKind};
 use crate::export::{Target, check_range};
-use crate::flush::{flush, flush_to, written_to};
+use crate::flush::{flush_to, written_to};
 use crate::locks::lock_range;
 use crate::read::read_blocks;
 use crate::reserve::Need;
@@ -61,7 +61,7 @@ pub(crate) async fn write(
         return Err(Error::Invalid(format!("a write of {len} bytes is longer than its buffer")));
     }
     if len == 0 {
-        return nothing_done(cx, fua).await;
+        return crate::discard::nothing_done(cx, fua).await;
     }
     let (first, end) = (offset / BLOCK, (offset + len).div_ceil(BLOCK));
     let head_partial = !offset.is_multiple_of(BLOCK);
@@ -100,7 +100,7 @@ pub(crate) async fn zero_inside_block(
 }
 
 /// Waits for what the acknowledgement of a sequenced change needs.
-async fn acknowledge(cx: &Cx, seq: FrameSeq, fua: bool) -> Result<(), Error> {
+pub(crate) async fn acknowledge(cx: &Cx, seq: FrameSeq, fua: bool) -> Result<(), Error> {
     if fua {
         return flush_to(cx, seq).await;
     }
@@ -120,7 +120,7 @@ fn trim(mut data: Buf, len: u64) -> Buf {
 }
 
 /// Whole blocks around an unaligned request: what stands beside it is read and kept.
-async fn merge_partial(
+pub(crate) async fn merge_partial(
     cx: &Cx,
     target: &Target,
     offset: u64,
@@ -174,7 +174,7 @@ fn is_zero(block: &[u8; BLOCK_SIZE]) -> bool {
 }
 
 /// A run of whole blocks of a request.
-enum Part {
+pub(crate) enum Part {
     /// From this block on, so many blocks of zeros.
     Zeros(Lba, u64),
     /// From this block on, these.
@@ -182,7 +182,7 @@ enum Part {
 }
 
 /// Writes whole blocks and sequences them as one group.
-async fn write_parts(
+pub(crate) async fn write_parts(
     cx: &Cx,
     export: ExportId,
     target: &Target,
@@ -364,97 +364,4 @@ pub(crate) async fn sequence_write(
         }
         cx.wait(|core| &mut core.fold_wait).await;
     }
-}
-
-/// Zeros without data: whole blocks become holes, partial ones at the ends are written; all of it
-/// is one group.
-pub(crate) async fn write_zeroes(
-    cx: &Cx,
-    export: ExportId,
-    offset: u64,
-    len: u64,
-    fua: bool,
-) -> OpResult {
-    let target = cx.core().target(export, true)?;
-    check_range(offset, len, target.size_bytes)?;
-    let end = offset + len;
-    let (start, stop) = whole_blocks(offset, end, target.size_bytes);
-    if len == 0 {
-        return nothing_done(cx, fua).await;
-    }
-    if start >= stop {
-        // One or two partial blocks and nothing between them.
-        let data = Buf::zeroed(len.div_ceil(BLOCK) as usize);
-        return write(cx, export, offset, len, data, fua).await;
-    }
-    let edges = [(offset, start * BLOCK), (stop * BLOCK, end)];
-    let exclusive = edges.iter().any(|(from, to)| from < to);
-    let (first, last) = (offset / BLOCK, end.div_ceil(BLOCK));
-    let _turn = lock_range(cx, target.volume, first, last, exclusive).await;
-    let target = cx.core().target(export, true)?;
-    check_range(offset, len, target.size_bytes)?;
-    let mut parts = vec![Part::Zeros(Lba(start), stop - start)];
-    for (from, to) in edges.into_iter().filter(|(from, to)| from < to) {
-        let sides = (!from.is_multiple_of(BLOCK), !to.is_multiple_of(BLOCK));
-        let data = merge_partial(cx, &target, from, to - from, Buf::zeroed(1), sides).await?;
-        parts.push(Part::Data(Lba(from / BLOCK), data));
-    }
-    let seq = write_parts(cx, export, &target, parts, end).await?;
-    acknowledge(cx, seq, fua).await?;
-    Ok(Reply::Done)
-}
-
-/// A hint that the range is not needed: only whole blocks are let go.
-pub(crate) async fn discard(
-    cx: &Cx,
-    export: ExportId,
-    offset: u64,
-    len: u64,
-    fua: bool,
-) -> OpResult {
-    let target = cx.core().target(export, true)?;
-    check_range(offset, len, target.size_bytes)?;
-    let (start, end) = whole_blocks(offset, offset + len, target.size_bytes);
-    if start < end {
-        match clear(cx, export, start, end, (offset + len, fua)).await {
-            // A hint may be ignored, and must not fail, when there is no room to note it.
-            Err(Error::NoSpace(_)) => {}
-            result => return result,
-        }
-    }
-    nothing_done(cx, fua).await
-}
-
-/// The answer to a request that changed nothing. Who asked for FUA may count on what was
-/// acknowledged before, as after any other request.
-async fn nothing_done(cx: &Cx, fua: bool) -> OpResult {
-    if fua {
-        flush(cx).await?;
-    }
-    Ok(Reply::Done)
-}
-
-/// The whole blocks inside `[offset, end)`; the last block of a volume is whole at its end.
-fn whole_blocks(offset: u64, end: u64, size_bytes: u64) -> (u64, u64) {
-    let last = if end == size_bytes { end.div_ceil(BLOCK) } else { end / BLOCK };
-    (offset.div_ceil(BLOCK), last)
-}
-
-async fn clear(
-    cx: &Cx,
-    export: ExportId,
-    start: u64,
-    end: u64,
-    (end_bytes, fua): (u64, bool),
-) -> OpResult {
-    let target = cx.core().target(export, true)?;
-    let _turn = lock_range(cx, target.volume, start, end, false).await;
-    let mut need = Need::default();
-    need.clear(Lba(start), end - start);
-    let map = cx.core().pool()?.blocks_for(target.node, need);
-    let promise = admit(cx, 0, map, Tier::Discard).await?;
-    let group = [Record::MapClear { volume: target.volume, lba: Lba(start), blocks: end - start }];
-    let seq = sequence_write(cx, export, &group, end_bytes, promise).await?;
-    acknowledge(cx, seq, fua).await?;
-    Ok(Reply::Done)
 }
