@@ -9,6 +9,7 @@ use crate::tally::Sums;
 use crate::{bitmap, checkpoint, superblock, table, walking};
 use cow_format::checkpoint::{Checkpoint, FLAG_LEAKS};
 use cow_format::geometry::CHUNK_BLOCKS;
+use cow_format::mapnode::MAX_LEVEL;
 
 /// Checks a pool that nobody writes to. See the crate's documentation for what it proves.
 ///
@@ -49,11 +50,19 @@ pub fn check(blocks: &mut dyn Blocks, options: &Options<'_>) -> Result<Report, O
 fn known_damage(cx: &mut Cx<'_>, cp: &Checkpoint, tree: &cow_snaptree::Tree) {
     for damage in &cp.damage {
         let name = crate::tree::name_of(tree, damage.node);
+        if damage.level > MAX_LEVEL {
+            let what = "a fold could not read its kill row or its properties";
+            cx.corrupt(Structure::KnownDamage, name, what);
+            continue;
+        }
         let place = format!("{name}, level {} index {}", damage.level, damage.index);
         cx.corrupt(Structure::KnownDamage, place, "a fold could not read this map node");
     }
     if cp.damage_overflow > 0 {
-        let what = format!("{} more map nodes that folds could not read", cp.damage_overflow);
+        let what = format!(
+            "{} more map nodes, kill rows and properties that folds could not read",
+            cp.damage_overflow
+        );
         cx.corrupt(Structure::KnownDamage, format!("checkpoint {}", cp.seq), what);
     }
 }

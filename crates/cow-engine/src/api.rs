@@ -544,7 +544,7 @@ pub struct PoolInfo {
     pub deleting: u64,
     /// Why the pool is read-only, when it is.
     pub poisoned: Option<String>,
-    /// Broken map nodes that folds have met.
+    /// Broken map nodes, kill rows and properties that folds have met.
     pub damage: u64,
     /// Opened without the right to write.
     pub read_only: bool,

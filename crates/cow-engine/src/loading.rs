@@ -5,6 +5,7 @@ use crate::fold::read_chain;
 use crate::task::Cx;
 use cow_format::NodeId;
 use cow_format::blob::BlobKind;
+use std::collections::BTreeSet;
 
 /// Brings the properties of a node into memory.
 pub(crate) async fn load_props(cx: &Cx, id: NodeId) -> Result<(), Error> {
@@ -27,8 +28,27 @@ pub(crate) async fn load_props(cx: &Cx, id: NodeId) -> Result<(), Error> {
     }
 }
 
+/// Brings the kill rows that the size of a set needs into memory, but for those that cannot be
+/// read: without them the size is not exact, and damage must not keep anybody from deleting.
+pub(crate) async fn load_rows_for(cx: &Cx, ids: &[NodeId]) -> Result<(), Error> {
+    let mut unreadable = BTreeSet::new();
+    // Each round may be overtaken by the publication of a fold, whose tree has its own rows.
+    loop {
+        let mut missing = cx.core().pool()?.tree.rows_needed_for_set(ids);
+        missing.retain(|id| !unreadable.contains(id));
+        if missing.is_empty() {
+            return Ok(());
+        }
+        for id in missing {
+            if load_row(cx, id).await.is_err() {
+                unreadable.insert(id);
+            }
+        }
+    }
+}
+
 /// Brings the kill row of a node into memory.
-pub(crate) async fn load_row(cx: &Cx, id: NodeId) -> Result<(), Error> {
+async fn load_row(cx: &Cx, id: NodeId) -> Result<(), Error> {
     loop {
         let blob = {
             let mut core = cx.core();

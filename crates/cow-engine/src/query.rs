@@ -4,7 +4,7 @@ use crate::api::{NodeInfo, Reply, SetSize};
 use crate::core::OpResult;
 use crate::error::Error;
 use crate::fold::fold_now;
-use crate::loading::{load_props, load_row};
+use crate::loading::{load_props, load_rows_for};
 use crate::lookup::{load, root_slot};
 use crate::read::Pin;
 use crate::task::Cx;
@@ -18,16 +18,7 @@ const BLOCK: u64 = BLOCK_SIZE as u64;
 
 /// What deleting exactly these nodes together would free, as of the last fold.
 pub(crate) async fn set_size(cx: &Cx, ids: &[NodeId]) -> Result<SetSize, Error> {
-    // Each round may be overtaken by the publication of a fold, whose tree has its own rows.
-    loop {
-        let missing = cx.core().pool()?.tree.rows_needed_for_set(ids);
-        if missing.is_empty() {
-            break;
-        }
-        for id in missing {
-            load_row(cx, id).await?;
-        }
-    }
+    load_rows_for(cx, ids).await?;
     let mut core = cx.core();
     let pool = core.pool()?;
     let answer = pool.tree.set_size(ids);
@@ -96,28 +87,37 @@ pub(crate) async fn describe(cx: &Cx, names: Vec<String>, exact: bool) -> OpResu
 async fn node_infos(cx: &Cx, ids: Vec<NodeId>) -> Result<Vec<NodeInfo>, Error> {
     let mut out = Vec::with_capacity(ids.len());
     for id in ids {
-        // A fold that is published between two steps brings a tree with other rows and properties
-        // in memory: what an entry needs is looked at in one go, without waiting in between.
-        loop {
-            let (missing, props) = {
-                let mut core = cx.core();
-                let tree = &core.pool()?.tree;
-                let known = tree.node(id).is_none_or(|node| !node.rooted || !node.is_live())
-                    || tree.unique(id).is_some();
-                let missing = if known { Vec::new() } else { tree.rows_needed_for_set(&[id]) };
-                (missing, tree.is_props_loaded(id))
-            };
-            if missing.is_empty() && props {
-                break;
-            }
-            for row in missing {
-                load_row(cx, row).await?;
-            }
-            load_props(cx, id).await?;
-        }
+        load_for_list(cx, id).await?;
         out.extend(node_info(cx, id)?);
     }
     Ok(out)
+}
+
+/// Loads what the entry of a node in a list needs. What damage keeps from being read is not shown.
+async fn load_for_list(cx: &Cx, id: NodeId) -> Result<(), Error> {
+    // A fold that is published between two steps brings a tree with other rows and properties in
+    // memory: what an entry needs is looked at in one go, without waiting in between.
+    loop {
+        let (known, props, checkpoint) = {
+            let mut core = cx.core();
+            let pool = core.pool()?;
+            let tree = &pool.tree;
+            let known = tree.node(id).is_none_or(|node| !node.rooted || !node.is_live())
+                || tree.unique(id).is_some();
+            (known, tree.is_props_loaded(id), pool.cp.seq)
+        };
+        if known && props {
+            return Ok(());
+        }
+        if !known {
+            load_rows_for(cx, &[id]).await?;
+        }
+        let unreadable = load_props(cx, id).await.is_err();
+        let pool_stays = cx.core().pool()?.cp.seq == checkpoint;
+        if pool_stays && (unreadable || props) {
+            return Ok(());
+        }
+    }
 }
 
 fn node_info(cx: &Cx, id: NodeId) -> Result<Option<NodeInfo>, Error> {

@@ -306,7 +306,11 @@ pub(crate) async fn delete(
     }
     let ids = cx.core().pool()?.tree.delete_set(&list, recursive)?;
     for &id in &ids {
-        load_props(cx, id).await?;
+        // The tags of holds are wanted for the message; what is not held needs nothing.
+        let held = cx.core().pool()?.tree.node(id).is_some_and(|node| node.entry.holds > 0);
+        if held {
+            load_props(cx, id).await?;
+        }
     }
     let size = crate::query::set_size(cx, &ids).await?;
     // What would be refused is refused in a dry run too.

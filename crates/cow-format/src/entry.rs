@@ -104,6 +104,8 @@ pub struct NodeEntry {
     pub consistency: Consistency,
     /// Its tree, as of the checkpoint.
     pub root: Root,
+    /// A fold met damage on its behalf: its counters and its kill row miss something.
+    pub inexact: bool,
     /// Size of the volume in bytes.
     pub size_bytes: u64,
     /// While walking: the first block that the walker has not passed.
@@ -140,6 +142,8 @@ pub struct NodeEntry {
     pub name: String,
 }
 
+/// See [`NodeEntry::inexact`].
+const FLAG_INEXACT: u8 = 1;
 const NAME_AT: usize = ENTRY_LEN - MAX_NAME;
 
 impl NodeEntry {
@@ -158,7 +162,9 @@ impl NodeEntry {
         w.u64(self.root.phys.0);
         w.u32(self.root.crc);
         w.u32(self.root.birth.0);
-        w.u64(u64::from(self.root.level));
+        w.u8(self.root.level);
+        w.u8(if self.inexact { FLAG_INEXACT } else { 0 });
+        w.u48(0);
         w.u64(self.size_bytes);
         w.u64(self.cursor);
         for count in [self.born, self.own, self.mapped, self.unique] {
@@ -211,7 +217,9 @@ fn parse(bytes: &[u8]) -> Result<Option<NodeEntry>, Malformed> {
     e.root.phys = Phys(r.u64()?);
     e.root.crc = r.u32()?;
     e.root.birth = Gen(r.u32()?);
-    e.root.level = r.u64()? as u8;
+    e.root.level = r.u8()?;
+    e.inexact = r.u8()? & FLAG_INEXACT != 0;
+    r.u48()?;
     e.size_bytes = r.u64()?;
     e.cursor = r.u64()?;
     for count in [&mut e.born, &mut e.own, &mut e.mapped, &mut e.unique] {

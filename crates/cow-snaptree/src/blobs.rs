@@ -13,6 +13,9 @@ use std::collections::BTreeSet;
 /// Most blocks that the properties of a node take.
 pub const PROPS_BLOCKS: u64 = MAX_PROPS.div_ceil(PAYLOAD) as u64;
 
+/// The tag that stands for holds whose own cannot be read.
+const LOST_HOLD: &str = "damaged";
+
 impl Tree {
     /// Whether the cells of a node's kill row are all here (true for no node at all).
     pub fn is_row_loaded(&self, id: NodeId) -> bool {
@@ -44,6 +47,23 @@ impl Tree {
         }
         self.learn_unique(parent);
         Ok(())
+    }
+
+    /// The kill row of a node cannot be read: what was counted meanwhile is all that is left of it,
+    /// and sizes that need it are not exact any more.
+    pub fn lose_row(&mut self, id: NodeId) {
+        self.note_inexact(id);
+        // No payload is the one of an empty row; only an unknown node has none.
+        let _ = self.load_row(id, &[]);
+    }
+
+    /// Damage has kept a fold from counting what happened to the map of a node.
+    pub fn note_inexact(&mut self, id: NodeId) {
+        if self.node(id).is_some_and(|node| !node.entry.inexact)
+            && let Some(node) = self.node_mut(id)
+        {
+            node.entry.inexact = true;
+        }
     }
 
     /// The payload of a kill row, which must be loaded; no bytes for an empty one.
@@ -116,6 +136,23 @@ impl Tree {
             node.props = Some(props);
         }
         Ok(())
+    }
+
+    /// The properties of a node cannot be read, and must be written: they are gone but for the
+    /// changes made meanwhile. What was held stays held, by a tag that can be released.
+    pub fn lose_props(&mut self, id: NodeId) {
+        let Some(node) = self.node(id).filter(|node| node.props.is_none()) else { return };
+        let mut props = Props::default();
+        if node.entry.holds > 0 {
+            props.holds.insert(LOST_HOLD.into());
+        }
+        node.edits.iter().for_each(|edit| props.edit(edit));
+        let holds = props.holds.len() as u32;
+        if let Some(node) = self.node_mut(id) {
+            node.edits.clear();
+            node.entry.holds = holds;
+            node.props = Some(props);
+        }
     }
 
     /// The payload of a node's properties, which must be loaded; no bytes for none.

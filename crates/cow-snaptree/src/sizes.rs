@@ -16,6 +16,9 @@
 //! The leaves below a node are a range when leaves are numbered in depth-first order, so each
 //! cell of a row adds to one range of leaves of one node: the whole costs O(cells log nodes).
 //!
+//! Where damage has kept a fold from counting, the answer is a lower bound of what the counters
+//! show, and says that it is not exact.
+//!
 //! Only nodes whose leaves the question changes count: reclaim that is under way anyway is not
 //! what this delete frees.
 
@@ -64,7 +67,7 @@ impl Tree {
         let set = self.live_set(ids);
         let region = self.region(&set);
         let after = self.visits(&region, &set);
-        let complete = self.unread(&after).next().is_none();
+        let complete = self.unread(&after).next().is_none() && !self.is_inexact(&after);
         let before = self.dead(&region, &self.visits(&region, &BTreeSet::new()));
         let after = self.dead(&region, &after);
         let (mut freed, mut upper) = (Count::default(), Count::default());
@@ -98,9 +101,11 @@ impl Tree {
             // The usual case, which reads no row.
             let live = |id: NodeId| self.node(id).is_some_and(|node| node.is_live());
             match node.children.as_slice() {
-                [] => return Some((entry.born, true)),
+                [] => return Some((entry.born, !entry.inexact)),
                 &[child] if live(child) && entry.unique != UNKNOWN => {
-                    return Some((sub(add(entry.born, entry.unique), entry.own), true));
+                    let below = self.node(child).is_some_and(|child| child.entry.inexact);
+                    let unique = sub(add(entry.born, entry.unique), entry.own);
+                    return Some((unique, !entry.inexact && !below));
                 }
                 _ => {}
             }
@@ -169,6 +174,11 @@ impl Tree {
     fn unread(&self, visits: &[Visit]) -> impl Iterator<Item = NodeId> {
         let below = visits.iter().filter(|visit| visit.depth > 0).map(|visit| visit.id);
         below.filter(|&id| !self.is_row_loaded(id))
+    }
+
+    /// Whether damage has made the figures of one of them wrong.
+    fn is_inexact(&self, visits: &[Visit]) -> bool {
+        visits.iter().any(|visit| self.node(visit.id).is_some_and(|node| node.entry.inexact))
     }
 
     /// For each removed node of the region: where its blocks are dead.

@@ -117,6 +117,7 @@ impl Tree {
             child.entry.own = add(child.entry.own, sub(node.entry.own, gone));
             child.entry.born = add(child.entry.born, node.entry.born);
             child.entry.parent = parent;
+            child.entry.inexact |= node.entry.inexact;
             if gone != Count::default() || !node.row.is_empty() {
                 self.dirty_rows.extend(into);
             }

@@ -35,6 +35,7 @@ fn entry(tree: &Tree, e: &NodeEntry) -> Value {
         ("own", count(e.own)),
         ("mapped", count(e.mapped)),
         ("unique", if e.unique.data == u64::MAX { "unknown".into() } else { count(e.unique) }),
+        ("inexact", e.inexact.into()),
         ("row", blob(e.row)),
         ("props", blob(e.props)),
         ("holds", e.holds.into()),

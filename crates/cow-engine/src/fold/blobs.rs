@@ -8,7 +8,7 @@ use cow_format::{BufSlice, NodeId, Phys};
 use cow_snaptree::OldBlob;
 
 /// Level of a damage entry that is about a kill row or properties, not about a map node.
-const NO_LEVEL: u8 = u8::MAX;
+pub(super) const NO_LEVEL: u8 = u8::MAX;
 
 /// Reads a chain: its payload, and the blocks that it takes.
 ///
@@ -61,42 +61,37 @@ async fn read_block(
 }
 
 impl Fold {
-    /// Brings the kill row of a node into the fold's tree.
-    pub(super) async fn load_row(&mut self, id: NodeId) -> Result<(), Error> {
-        if !self.tree.is_row_loaded(id) {
-            let read = read_chain(&self.cx, BlobKind::Row, id, self.tree.row_blob(id)).await;
-            let payload = self.or_damage(id, read);
-            self.tree.load_row(id, &payload)?;
+    /// Brings the kill row of a node into the fold's tree. What cannot be read, or makes no sense,
+    /// counts as empty, and as damage: one bad block must not keep every fold from ending. Sizes
+    /// that need the row are then no longer exact.
+    pub(super) async fn load_row(&mut self, id: NodeId) {
+        if self.tree.is_row_loaded(id) {
+            return;
         }
-        Ok(())
-    }
-
-    /// What could not be read counts as empty, and as damage: one bad block must not keep every
-    /// fold from ending. Sizes of that node are then no longer exact, or its properties lost.
-    fn or_damage(&mut self, id: NodeId, read: Result<(Vec<u8>, Vec<Phys>), Error>) -> Vec<u8> {
-        match read {
-            Ok((payload, _)) => payload,
-            Err(_) => {
-                self.note_damage(id, NO_LEVEL, 0);
-                Vec::new()
-            }
+        let read = read_chain(&self.cx, BlobKind::Row, id, self.tree.row_blob(id)).await;
+        if !read.is_ok_and(|(payload, _)| self.tree.load_row(id, &payload).is_ok()) {
+            self.note_damage(id, NO_LEVEL, 0);
+            self.tree.lose_row(id);
         }
     }
 
-    async fn load_props(&mut self, id: NodeId) -> Result<(), Error> {
-        if !self.tree.is_props_loaded(id) {
-            let (owner, blob) = self.tree.props_blob(id);
-            let read = read_chain(&self.cx, BlobKind::Props, owner, blob).await;
-            let payload = self.or_damage(id, read);
-            self.tree.load_props(id, &payload)?;
+    /// The same for properties: they are lost, but for what the fold writes now.
+    async fn load_props(&mut self, id: NodeId) {
+        if self.tree.is_props_loaded(id) {
+            return;
         }
-        Ok(())
+        let (owner, blob) = self.tree.props_blob(id);
+        let read = read_chain(&self.cx, BlobKind::Props, owner, blob).await;
+        if !read.is_ok_and(|(payload, _)| self.tree.load_props(id, &payload).is_ok()) {
+            self.note_damage(id, NO_LEVEL, 0);
+            self.tree.lose_props(id);
+        }
     }
 
     /// Writes every row and all properties that changed.
     pub(super) async fn write_blobs(&mut self) -> Result<(), Error> {
         for id in self.tree.dirty_rows() {
-            self.load_row(id).await?;
+            self.load_row(id).await;
             let payload = self.tree.row_payload(id);
             let blob = self.write_chain(BlobKind::Row, id, &payload).await?;
             if let Some(old) = self.tree.set_row_blob(id, blob) {
@@ -104,7 +99,7 @@ impl Fold {
             }
         }
         for id in self.tree.dirty_props() {
-            self.load_props(id).await?;
+            self.load_props(id).await;
             let payload = self.tree.props_payload(id);
             let blob = self.write_chain(BlobKind::Props, id, &payload).await?;
             if let Some(old) = self.tree.set_props_blob(id, blob) {

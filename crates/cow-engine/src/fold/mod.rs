@@ -231,9 +231,13 @@ impl Fold {
         *if is_map { &mut self.tally.meta } else { &mut self.tally.data } += by;
     }
 
-    /// A map node could not be read: what hangs below it stays allocated.
+    /// A map node could not be read, and what hangs below it stays allocated; or, without a level,
+    /// a kill row or properties.
     fn note_damage(&mut self, node: NodeId, level: u8, index: u64) {
         self.leaks = true;
+        if level != blobs::NO_LEVEL {
+            self.tree.note_inexact(node);
+        }
         let damage = Damage { node, level, index };
         if self.damage.contains(&damage) {
             return;

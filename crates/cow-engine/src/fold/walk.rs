@@ -93,7 +93,7 @@ impl Fold {
             return Ok(false);
         }
         for id in self.tree.rows_needed_for_splice(s) {
-            self.load_row(id).await?;
+            self.load_row(id).await;
         }
         if !self.take_splice(s) {
             return Ok(false);
