@@ -544,6 +544,11 @@ pub struct PoolInfo {
     pub deleting: u64,
     /// Why the pool is read-only, when it is.
     pub poisoned: Option<String>,
+    /// Why nothing is folded at the moment, when that is so: the pool goes on by itself when the
+    /// cause is gone.
+    pub stalled: Option<String>,
+    /// Blocks that could not be written and are given up.
+    pub withheld: u64,
     /// Broken map nodes, kill rows and properties that folds have met.
     pub damage: u64,
     /// Opened without the right to write.

@@ -222,6 +222,7 @@ impl Core {
     /// State of the pool for people and programs; sizes are as of the last fold.
     pub(crate) fn info(&mut self) -> Result<PoolInfo, Error> {
         let poisoned = self.poisoned.clone();
+        let stalled = self.fold.stall_reason();
         let stats = self.stats;
         let free_blocks = self.user_free_blocks();
         let pool = self.pool()?;
@@ -247,6 +248,8 @@ impl Core {
             snapshots: counts.snapshots,
             deleting: counts.deleting,
             poisoned,
+            stalled,
+            withheld: pool.alloc.withheld().count() as u64,
             damage: cp.damage.len() as u64 + cp.damage_overflow,
             read_only: pool.read_only,
             stats,

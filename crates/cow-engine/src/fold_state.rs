@@ -15,12 +15,25 @@ pub(crate) struct FoldState {
     /// How many have begun, and how many have come to an end.
     pub(crate) started: u64,
     pub(crate) finished: u64,
-    /// It waits for room in the file system below.
-    pub(crate) stalled: bool,
+    /// Writes of it that wait for room in the file system below.
+    pub(crate) stalled_writes: usize,
     /// Blocks that the running fold needs for the kill rows of nodes that others were spliced into.
     pub(crate) splice_blocks: u64,
     /// Freed blocks in quarantine: checkpoint that freed them, number of its publication.
     pub(crate) batches: VecDeque<(u64, u64)>,
     /// The writes of the running fold wait here.
     pub(crate) write_wait: WaitList,
+}
+
+impl FoldState {
+    /// The fold stands still: there is no room in the file system below for what it writes.
+    pub(crate) fn is_stalled(&self) -> bool {
+        self.stalled_writes > 0
+    }
+
+    /// The same in words.
+    pub(crate) fn stall_reason(&self) -> Option<String> {
+        let why = "the file system below is full, and a checkpoint waits for room in it";
+        self.is_stalled().then(|| why.into())
+    }
 }

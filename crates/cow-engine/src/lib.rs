@@ -3,7 +3,7 @@
 //!
 //! [`Engine::step`] owns all change. Inside, whatever waits for a device operation is a task (an
 //! `async fn` that the engine polls itself, see `task.rs`); the state is in `core.rs`. The way of
-//! a write is `write.rs`, of a read `read.rs` and `lookup.rs`, of a verb `verbs.rs`; frames and
+//! a write is `write.rs` and `place.rs`, of a read `read.rs` and `lookup.rs`, of a verb `verbs.rs`; frames and
 //! flushes are `flush.rs`, admission is `space.rs` and `reserve.rs`, checkpoints are `fold/`, opening is
 //! `recover/`.
 #![forbid(unsafe_code)]
@@ -23,6 +23,7 @@ pub mod mkfs;
 mod opened;
 mod ops;
 mod owned;
+mod place;
 mod query;
 mod range_locks;
 mod read;

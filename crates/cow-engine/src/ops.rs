@@ -106,7 +106,7 @@ async fn close(cx: &Cx) -> OpResult {
             Ok(()) | Err(Error::NoSpace(_)) => {}
             Err(error) => return Err(error),
         }
-        while cx.core().fold.running && !cx.core().fold.stalled {
+        while cx.core().fold.running && !cx.core().fold.is_stalled() {
             cx.wait(|core| &mut core.fold_wait).await;
         }
     }

@@ -106,7 +106,9 @@ fn runs_of(mappings: &[Mapping]) -> Vec<Run> {
     runs
 }
 
-/// A block failed: once more, past every cache; then it is an error and never data.
+/// A block failed: once more, past every cache; then it is an error and never data. At the same
+/// address, as the caller's pin keeps it valid: resolving it anew could find no other place of what
+/// this read is to see.
 async fn reread(cx: &Cx, node: NodeId, lba: Lba, phys: Phys, crc: u32) -> Result<Buf, Error> {
     match cx.read(phys, 1, true).await {
         Ok(buf) if checksum::data(buf.block(0)) == crc => Ok(buf),

@@ -109,6 +109,11 @@ impl Promise {
         }
     }
 
+    /// Takes over what another one has left.
+    pub(crate) fn join(&mut self, mut other: Self) {
+        self.blocks += std::mem::take(&mut other.blocks);
+    }
+
     /// What is left of it.
     pub(crate) fn blocks(&self) -> u64 {
         self.blocks
@@ -136,7 +141,7 @@ pub(crate) async fn admit(cx: &Cx, data: u64, map: u64, tier: Tier) -> Result<Pr
                 core.writable()?.promised += blocks;
                 return Ok(Promise { cx: cx.clone(), blocks });
             }
-            if core.fold.stalled {
+            if core.fold.is_stalled() {
                 return Err(Error::NoSpace(SpaceKind::Below));
             }
             let walking = core.pool.as_ref().is_some_and(|p| !p.tree.walkable().is_empty());

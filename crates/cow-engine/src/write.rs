@@ -6,28 +6,21 @@
 
 use crate::api::{AckMode, ExportId, Reply};
 use crate::core::{OpResult, SequenceError};
-use crate::error::{Error, SpaceKind};
+use crate::error::Error;
 use crate::export::{Target, check_range};
 use crate::flush::{flush_to, written_to};
 use crate::locks::lock_range;
+use crate::place::{Placed, Placement, place};
 use crate::read::read_blocks;
 use crate::reserve::Need;
-use crate::space::{Promise, Tier, admit, allocate};
-use crate::task::{Cx, join_all};
-use cow_alloc::Stream;
-use cow_format::checkpoint::MAX_WITHHELD;
+use crate::space::{Promise, Tier, admit};
+use crate::task::Cx;
 use cow_format::record::Record;
-use cow_format::{BLOCK_SIZE, Buf, BufSlice, FrameSeq, Lba, Phys, VolumeId, checksum};
+use cow_format::{BLOCK_SIZE, Buf, FrameSeq, Lba, VolumeId, checksum};
 use cow_journal::Reserve;
 use std::sync::Arc;
 
 const BLOCK: u64 = BLOCK_SIZE as u64;
-const ENOSPC: i32 = 28;
-const EDQUOT: i32 = 122;
-/// Places that a data write is tried at before its error is the client's.
-const WRITE_TRIES: usize = 3;
-/// From this many blocks on a write goes to the sequential stream.
-const SEQUENTIAL_BLOCKS: usize = 16;
 /// Longest write in one request.
 const MAX_WRITE: u64 = 64 << 20;
 
@@ -37,13 +30,6 @@ struct Piece {
     first: usize,
     blocks: usize,
     /// Empty for zeros.
-    crcs: Vec<u32>,
-}
-
-/// A run of data that has its place.
-struct Placed {
-    first: usize,
-    phys: Phys,
     crcs: Vec<u32>,
 }
 
@@ -215,17 +201,17 @@ pub(crate) async fn write_parts(
     let tier = if need == 0 { Tier::Discard } else { Tier::Data };
     let map = cx.core().pool()?.blocks_for(target.node, map);
     let mut promise = admit(cx, need, map, tier).await?;
-    let mut placed = Placement { cx: cx.clone(), runs: Vec::new(), done: false };
+    let mut placed = Placement::new(cx);
     for (lba, data, piece) in &runs {
         let begun = placed.runs.len();
-        place(cx, data, piece, &mut placed, &mut promise).await?;
+        place(cx, data, (piece.first, &piece.crcs), &mut placed, &mut promise).await?;
         for run in &placed.runs[begun..] {
             let at = lba.0 + (run.first - piece.first) as u64;
             push_map_sets(&mut group, volume, Lba(at), run);
         }
     }
     let seq = sequence_write(cx, export, &group, end, promise).await?;
-    placed.done = true;
+    placed.keep();
     if let Some(pool) = &mut cx.core().pool {
         pool.unflushed_bytes += need * BLOCK;
     }
@@ -243,97 +229,6 @@ fn push_map_sets(group: &mut Vec<Record>, volume: VolumeId, lba: Lba, run: &Plac
             crcs: crcs.to_vec(),
         });
     }
-}
-
-/// Blocks of a write that is not sequenced yet: given back if it never is.
-struct Placement {
-    cx: Cx,
-    runs: Vec<Placed>,
-    done: bool,
-}
-
-impl Drop for Placement {
-    fn drop(&mut self) {
-        if self.done {
-            return;
-        }
-        if let Some(pool) = &mut self.cx.core().pool {
-            for run in &self.runs {
-                pool.alloc.give_back(run.phys, run.crcs.len() as u64);
-            }
-        }
-    }
-}
-
-/// Finds room for a piece of data and writes it there; a place that fails is withheld and
-/// another one tried.
-async fn place(
-    cx: &Cx,
-    data: &Arc<Buf>,
-    piece: &Piece,
-    placed: &mut Placement,
-    promise: &mut Promise,
-) -> Result<(), Error> {
-    let stream =
-        if piece.blocks >= SEQUENTIAL_BLOCKS { Stream::Sequential } else { Stream::Random };
-    let mut todo = vec![(0usize, piece.crcs.len())];
-    for attempt in 0..WRITE_TRIES {
-        let begun = placed.runs.len();
-        for (skip, mut len) in std::mem::take(&mut todo) {
-            let mut at = skip;
-            while len > 0 {
-                let (phys, got) = allocate(cx, stream, len as u32).await?;
-                promise.spend(u64::from(got));
-                let got = got as usize;
-                placed.runs.push(Placed {
-                    first: piece.first + at,
-                    phys,
-                    crcs: piece.crcs[at..at + got].to_vec(),
-                });
-                at += got;
-                len -= got;
-            }
-        }
-        let writes = placed.runs[begun..].iter().map(|run| {
-            let slice = BufSlice::new(Arc::clone(data), run.first, run.crcs.len());
-            cx.write(run.phys, vec![slice])
-        });
-        let results = join_all(writes).await;
-        let mut error = None;
-        for (i, result) in results.into_iter().enumerate().rev() {
-            let Err(failure) = result else { continue };
-            if matches!(failure.errno, ENOSPC | EDQUOT) {
-                // The file system below is full: no fault of the block.
-                return Err(Error::NoSpace(SpaceKind::Below));
-            }
-            let run = placed.runs.remove(begun + i);
-            withhold(cx, &run)?;
-            let offset = run.phys.byte_offset();
-            error = Some(Error::Io { errno: failure.errno, op: "data write", offset });
-            todo.push((run.first - piece.first, run.crcs.len()));
-        }
-        match error {
-            None => return Ok(()),
-            Some(error) if attempt + 1 == WRITE_TRIES => return Err(error),
-            Some(_) => {}
-        }
-    }
-    Ok(())
-}
-
-/// The blocks of a run that could not be written are never given out again. Their list has an end
-/// (it is part of the checkpoint); a medium that bad takes no more writes.
-fn withhold(cx: &Cx, run: &Placed) -> Result<(), Error> {
-    let mut core = cx.core();
-    let alloc = &mut core.pool()?.alloc;
-    if alloc.withheld().count() + run.crcs.len() > MAX_WITHHELD {
-        core.poison("too many blocks of the medium cannot be written".into());
-        return core.writable().map(|_| ());
-    }
-    for i in 0..run.crcs.len() as u64 {
-        alloc.withhold(run.phys.offset(i)).map_err(|e| Error::Corrupt(e.to_string()))?;
-    }
-    Ok(())
 }
 
 /// The point where a change of a volume, up to byte `end` of it, takes its place in the order of

@@ -303,7 +303,10 @@ impl SimDisk {
         self.done += 1;
         let class = op.kind.class();
         let out_of_range = class != Class::Grow && op.at + op.blocks > self.blocks;
-        let failure = if out_of_range { Some(EIO) } else { self.faults.strikes(class) };
+        let refused =
+            if class == Class::Write { self.faults.refuses(op.at, op.blocks) } else { None };
+        let failure = if out_of_range { Some(EIO) } else { refused };
+        let failure = failure.or_else(|| self.faults.strikes(class));
         let result = failure.map_or(Ok(()), |errno| Err(IoFailure { errno }));
         let mut back = None;
         match op.kind {

@@ -330,7 +330,11 @@ pub struct PoolInfo {
     pub deleting: u64,
     /// Why nothing more is written, if so.
     pub poisoned: Option<String>,
-    /// Broken map nodes that were met.
+    /// Why no checkpoint is made at the moment, if so. It goes on by itself.
+    pub stalled: Option<String>,
+    /// Blocks that could not be written and are given up.
+    pub withheld: u64,
+    /// Broken map nodes, kill rows and properties that were met.
     pub damage: u64,
     /// Opened for reading only.
     pub read_only: bool,
@@ -359,6 +363,8 @@ impl From<engine::PoolInfo> for PoolInfo {
             snapshots: info.snapshots,
             deleting: info.deleting,
             poisoned: info.poisoned,
+            stalled: info.stalled,
+            withheld: info.withheld,
             damage: info.damage,
             read_only: info.read_only,
             stats: info.stats.into(),

@@ -134,7 +134,7 @@ pub(crate) async fn fold_now(cx: &Cx) -> Result<(), Error> {
             if core.fold.finished >= goal {
                 return Ok(());
             }
-            if core.fold.stalled {
+            if core.fold.is_stalled() {
                 return Err(Error::NoSpace(crate::error::SpaceKind::Below));
             }
         }
@@ -315,34 +315,39 @@ impl Fold {
 /// A write that has to succeed. A full file system below is waited for (nothing is lost, only
 /// this fold stands still); any other failure poisons the pool.
 pub(crate) async fn write_fixed(cx: &Cx, at: Phys, data: BufSlice, what: &str) {
-    loop {
-        let failure = match cx.write(at, vec![data.clone()]).await {
-            Ok(()) => {
-                cx.core().fold.stalled = false;
-                return;
-            }
-            Err(failure) => failure,
-        };
+    let mut stall = None;
+    while let Err(failure) = cx.write(at, vec![data.clone()]).await {
         if !matches!(failure.errno, ENOSPC | EDQUOT) {
             let offset = at.byte_offset();
             let errno = failure.errno;
             cx.core().poison(format!("write of a {what} at byte {offset}: os error {errno}"));
             return;
         }
-        {
-            let mut core = cx.core();
-            core.fold.stalled = true;
-            // Who waits for this fold's space is told that there is none below.
-            core.notify(|core| &mut core.fold_wait);
-            if core.poisoned.is_some() {
+        stall.get_or_insert_with(|| Stall::begin(cx));
+        for _ in 0..STALL_TICKS {
+            if cx.core().poisoned.is_some() {
                 return;
             }
-        }
-        for _ in 0..STALL_TICKS {
             cx.wait(|core| &mut core.tick_wait).await;
         }
-        if cx.core().poisoned.is_some() {
-            return;
-        }
+    }
+}
+
+/// A write waits for room below, until this is dropped.
+struct Stall(Cx);
+
+impl Stall {
+    fn begin(cx: &Cx) -> Self {
+        let mut core = cx.core();
+        core.fold.stalled_writes += 1;
+        // Who waits for this fold's space is told that there is none below.
+        core.notify(|core| &mut core.fold_wait);
+        Self(cx.clone())
+    }
+}
+
+impl Drop for Stall {
+    fn drop(&mut self) {
+        self.0.core().fold.stalled_writes -= 1;
     }
 }

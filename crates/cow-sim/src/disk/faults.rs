@@ -2,6 +2,9 @@
 
 use super::EIO;
 use crate::rng::Rng;
+use std::ops::Range;
+
+const ENOSPC: i32 = 28;
 
 /// Classes of device operations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +49,10 @@ pub struct Faults {
     pub misread_ppm: u32,
     /// Planned ones.
     pub nth: Vec<NthFault>,
+    /// Blocks that no write succeeds on.
+    pub bad: Range<u64>,
+    /// Blocks for which the file below has no room.
+    pub full: Range<u64>,
 }
 
 /// The faults of a disk, as they play out.
@@ -77,6 +84,13 @@ impl FaultState {
             Class::Discard | Class::Allocate | Class::Grow => 0,
         };
         self.rng.chance_ppm(ppm).then_some(EIO)
+    }
+
+    /// Why a write of these blocks cannot succeed, if so.
+    pub(super) fn refuses(&self, at: u64, blocks: u64) -> Option<i32> {
+        let meets = |range: &Range<u64>| at < range.end && range.start < at + blocks;
+        let full = meets(&self.plan.full).then_some(ENOSPC);
+        full.or(meets(&self.plan.bad).then_some(EIO))
     }
 
     pub(super) fn misreads(&mut self) -> bool {

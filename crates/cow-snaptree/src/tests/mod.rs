@@ -1,6 +1,7 @@
 //! Tests of the snapshot tree: the accounting against radix trees that are really built, walked
-//! and freed (`sim`, `oracle`, `setsize`), the verbs (`verbs`), the table and hostile input (`table`).
+//! and freed (`sim`, `oracle`, `setsize`), the verbs (`verbs`), the table and hostile input (`table`), damage (`damage`).
 
+mod damage;
 mod oracle;
 mod setsize;
 mod sim;

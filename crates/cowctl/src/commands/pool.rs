@@ -87,11 +87,13 @@ fn bytes_text(bytes: u64) -> String {
 fn health(info: &Info) -> String {
     match &info.poisoned {
         Some(reason) => format!("stopped: {reason}"),
-        None if info.damage > 0 => format!("damaged: {} map nodes cannot be read", info.damage),
+        None if info.damage > 0 => {
+            format!("damaged: {} blocks of metadata cannot be read", info.damage)
+        }
         None if info.stats.checksum_failures > 0 => {
             format!("damaged: {} checksums failed", info.stats.checksum_failures)
         }
-        None => "ok".into(),
+        None => info.stalled.as_ref().map_or("ok".into(), |reason| format!("waiting: {reason}")),
     }
 }
 
