@@ -10,14 +10,15 @@ use crate::api::{ExportId, Reply};
 use crate::core::{OpResult, SequenceError};
 use crate::error::{Error, SpaceKind};
 use crate::export::check_range;
-use crate::flush::flush;
 use crate::fold::fold_now;
 use crate::locks::lock_range;
 use crate::owned::owned;
 use crate::reserve::Need;
 use crate::space::{Tier, admit};
 use crate::task::Cx;
-use crate::write::{Part, acknowledge, merge_partial, sequence_write, write, write_parts};
+use crate::write::{
+    Part, acknowledge, merge_partial, nothing_done, sequence_write, write, write_parts,
+};
 use cow_format::record::Record;
 use cow_format::{BLOCK_SIZE, Buf, FrameSeq, Lba, NodeId};
 use cow_journal::Reserve;
@@ -108,15 +109,6 @@ pub(crate) async fn discard(
         }
     }
     nothing_done(cx, fua).await
-}
-
-/// The answer to a request that changed nothing. Who asked for FUA may count on what was
-/// acknowledged before, as after any other request.
-pub(crate) async fn nothing_done(cx: &Cx, fua: bool) -> OpResult {
-    if fua {
-        flush(cx).await?;
-    }
-    Ok(Reply::Done)
 }
 
 /// The whole blocks inside `[offset, end)`; the last block of a volume is whole at its end.

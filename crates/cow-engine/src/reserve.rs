@@ -35,7 +35,8 @@ fn clear_nodes(first: u64, end: u64) -> u64 {
 
 fn nodes_of_level(first: u64, end: u64, level: u32) -> u64 {
     let bits = FANOUT_BITS * (level + 1);
-    (end.max(first + 1) - 1 >> bits) - (first >> bits) + 1
+    let last = end.max(first + 1) - 1;
+    (last >> bits) - (first >> bits) + 1
 }
 
 /// What a request changes, as it is put together.

@@ -8,7 +8,7 @@ use crate::api::{AckMode, ExportId, Reply};
 use crate::core::{OpResult, SequenceError};
 use crate::error::Error;
 use crate::export::{Target, check_range};
-use crate::flush::{flush_to, written_to};
+use crate::flush::{flush, flush_to, written_to};
 use crate::locks::lock_range;
 use crate::place::{Placed, Placement, place};
 use crate::read::read_blocks;
@@ -47,7 +47,7 @@ pub(crate) async fn write(
         return Err(Error::Invalid(format!("a write of {len} bytes is longer than its buffer")));
     }
     if len == 0 {
-        return crate::discard::nothing_done(cx, fua).await;
+        return nothing_done(cx, fua).await;
     }
     let (first, end) = (offset / BLOCK, (offset + len).div_ceil(BLOCK));
     let head_partial = !offset.is_multiple_of(BLOCK);
@@ -83,6 +83,15 @@ pub(crate) async fn zero_inside_block(
     let data = merge_partial(cx, &target, from, to - from, Buf::zeroed(1), sides).await?;
     let parts = vec![Part::Data(Lba(from / BLOCK), data)];
     write_parts(cx, export, &target, parts, to).await.map(drop)
+}
+
+/// The answer to a request that changed nothing. Who asked for FUA may count on what was
+/// acknowledged before, as after any other request.
+pub(crate) async fn nothing_done(cx: &Cx, fua: bool) -> OpResult {
+    if fua {
+        flush(cx).await?;
+    }
+    Ok(Reply::Done)
 }
 
 /// Waits for what the acknowledgement of a sequenced change needs.
