@@ -69,11 +69,11 @@ impl Pool {
         if need.nodes == 0 {
             return 0;
         }
-        let base = self.fold_base(head);
-        let begun = self.active.has_base(head);
-        // The head after a snapshot has no row yet, but a parent.
+        // As for a layer that has yet to begin: a fold may take the one that there is before this is
+        // sequenced. And as for the head after a snapshot, which has a parent.
         let births = self.tree.node(head).map_or(0, |node| u64::from(node.entry.label_gen.0));
-        let row = Base { births, row_blocks: if begun { 0 } else { base.row_blocks }, ..base };
+        let row_blocks_now = self.tree.row_blob(head).blocks();
+        let row = Base { births, row_blocks: row_blocks_now, ..Base::default() };
         // One more, as rounding up twice is more than rounding up once.
         need.nodes + GROWTH + row_blocks(&row, need.kills) + 1
     }

@@ -64,11 +64,13 @@ impl Core {
         self.available(Tier::Data)
     }
 
-    /// Whether a fold could bring space back.
+    /// Whether a fold could bring space back, or others may turn out to need less than they were
+    /// promised.
     fn free_is_pending(&self) -> bool {
         self.pool.as_ref().is_some_and(|pool| {
             self.fold.running
                 || pool.alloc.pending_blocks() > 0
+                || pool.promised > 0
                 || !pool.active.is_empty()
                 || !pool.tree.walkable().is_empty()
         })

@@ -177,6 +177,8 @@ impl Fold {
         pool.folding = Some(Arc::clone(&layers));
         pool.since_freeze.clear();
         let reserved = layers.reserve_blocks() + pool.tree.pending_blocks();
+        let free = pool.alloc.free_blocks();
+        debug_assert!(free >= reserved, "{free} blocks are free, a fold may take {reserved} (I11)");
         let fold = Self {
             cx: cx.clone(),
             cp_seq: pool.cp.seq + 1,
