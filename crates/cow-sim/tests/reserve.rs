@@ -107,14 +107,14 @@ fn target(volume: &str) -> Vec<SnapTarget> {
     vec![SnapTarget { volume: volume.into(), snapshot: "s".into() }]
 }
 
-/// `count` volumes with a block, a property and a snapshot each, in a pool that is then full.
+/// `count` volumes with two blocks, a property and a snapshot each, in a pool that is then full.
 fn full_pool(count: usize) -> (Pool, Vec<String>) {
     let mut pool = Pool::new(8192);
     let names: Vec<String> = (0..count).map(|i| format!("v{i}")).collect();
     for name in &names {
-        pool.create(name, 16 << 40);
+        pool.create(name, 1 << 20);
         let export = pool.open(name);
-        let op = pool.write(export, 0, 1);
+        let op = pool.write(export, 0, 2);
         pool.must(op);
         pool.must(Op::CloseExport { export });
         pool.must(Op::Snapshot { targets: target(name), options: Default::default() });
