@@ -4,9 +4,7 @@
 //! else can. A refusal ends the bench with a panic: what would be timed is not what was meant.
 
 use cow_engine::mkfs::mkfs;
-use cow_engine::{
-    Action, Config, Engine, Error, Event, ExportId, IoFailure, NewVolume, Op, OpId, Reply,
-};
+use cow_engine::{Action, Config, Engine, Error, Event, ExportId, IoFailure, Op, OpId, Reply};
 use cow_format::geometry::LayoutOptions;
 use cow_format::{BLOCK_SIZE, Buf, Phys};
 use std::collections::VecDeque;
@@ -142,8 +140,7 @@ impl Ram {
     /// # Panics
     /// As [`Ram::finish`].
     pub fn volume(&mut self, name: &str, size_bytes: u64) {
-        let new = NewVolume { name: name.into(), size_bytes, props: Vec::new() };
-        self.run(Op::CreateVolumes { volumes: vec![new], edits: Vec::new() });
+        self.run(Op::create_volume(name, size_bytes, Vec::new()));
     }
 
     /// Opens a volume for writing.

@@ -7,7 +7,7 @@ mod common;
 use common::surgeon::Surgeon;
 use common::{GIB, Image, MIB, OnDisk, lines, report};
 use cow_check::{Options, Structure, Value, What, check, dump};
-use cow_engine::{Config, Engine, ExportId, NewVolume, Op, Reply, SnapOptions, SnapTarget};
+use cow_engine::{Config, Engine, ExportId, Op, Reply, SnapOptions, SnapTarget};
 use cow_format::Buf;
 use cow_format::superblock::Superblock;
 use cow_sim::PoolOptions;
@@ -78,10 +78,7 @@ fn clients() -> Clients {
     let mut world = World::<Engine>::new(cow_sim::format(&options), &Config::default(), 7);
     world.run_op(Op::Open { read_only: false }).unwrap().unwrap();
     let size_bytes = 32 * GIB;
-    let create = Op::CreateVolumes {
-        volumes: vec![NewVolume { name: "a".into(), size_bytes, props: Vec::new() }],
-        edits: Vec::new(),
-    };
+    let create = Op::create_volume("a", size_bytes, Vec::new());
     world.run_op(create).unwrap().unwrap();
     let open = Op::OpenExport { name: "a".into(), write: true };
     let Reply::Export { export, .. } = world.run_op(open).unwrap().unwrap() else {

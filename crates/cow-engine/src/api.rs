@@ -377,6 +377,19 @@ pub enum Op {
     WaitReclaim,
 }
 
+impl Op {
+    /// One new volume.
+    #[must_use]
+    pub fn create_volume(
+        name: impl Into<String>,
+        size_bytes: u64,
+        props: Vec<(String, String)>,
+    ) -> Self {
+        let new = NewVolume { name: name.into(), size_bytes, props };
+        Self::CreateVolumes { volumes: vec![new], edits: Vec::new() }
+    }
+}
+
 /// Answers.
 #[derive(Debug)]
 pub enum Reply {

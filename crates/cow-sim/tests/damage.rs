@@ -131,7 +131,7 @@ impl Blocks for View<'_> {
 fn pool() -> Pool {
     let mut pool = Pool::on(format(&PoolOptions::default()));
     let props = vec![("job".to_owned(), "nightly".to_owned())];
-    pool.must(Op::CreateVolume { name: "v".into(), size_bytes: 1 << 30, props });
+    pool.must(Op::create_volume("v", 1 << 30, props));
     pool.write(0, 20, 1);
     pool.snapshot("s1");
     pool.write(0, 8, 2);

@@ -27,7 +27,7 @@ fn must(world: &mut World<Engine>, op: Op) -> Reply {
 }
 
 fn open(world: &mut World<Engine>, name: &str) -> ExportId {
-    must(world, Op::CreateVolume { name: name.into(), size_bytes: 4 << 30, props: vec![] });
+    must(world, Op::create_volume(name, 4 << 30, vec![]));
     match must(world, Op::OpenExport { name: name.into(), write: true }) {
         Reply::Export { export, .. } => export,
         other => panic!("{other:?}"),

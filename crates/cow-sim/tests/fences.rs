@@ -39,10 +39,7 @@ fn more_openings_than_fences_fit() {
         must(&mut world, Op::Open { read_only: false });
         most = most.max(fences(world.disk()));
         if life == 0 {
-            must(
-                &mut world,
-                Op::CreateVolume { name: "v".into(), size_bytes: 1 << 30, props: vec![] },
-            );
+            must(&mut world, Op::create_volume("v", 1 << 30, vec![]));
         }
         let opened = must(&mut world, Op::OpenExport { name: "v".into(), write: true });
         let Reply::Export { export, .. } = opened else { panic!("{opened:?}") };

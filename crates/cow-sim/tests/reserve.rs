@@ -71,12 +71,12 @@ impl Pool {
 
     fn create(&mut self, name: &str, size_bytes: u64) {
         let props = vec![("job".to_owned(), "nightly".to_owned())];
-        self.must(Op::CreateVolume { name: name.into(), size_bytes, props });
+        self.must(Op::create_volume(name, size_bytes, props));
     }
 
     /// Writes to a volume of its own until there is no room for user data.
     fn fill(&mut self) {
-        self.must(Op::CreateVolume { name: "fill".into(), size_bytes: 1 << 30, props: vec![] });
+        self.must(Op::create_volume("fill", 1 << 30, vec![]));
         let export = self.open("fill");
         let (mut at, mut run) = (0, 1024);
         while run > 0 {
@@ -144,7 +144,7 @@ fn thousands_of_rollbacks_in_a_full_pool() {
     for _ in 0..2 {
         for name in &names {
             let targets = target(name);
-            pool.must(Op::Rollback { targets, discard_current: true, force: false });
+            pool.must(Op::Rollback { targets, discard_current: true, force: false, edits: vec![] });
         }
     }
     pool.settle();
@@ -173,7 +173,7 @@ fn thousands_of_splices_in_a_full_pool() {
         for name in &names {
             if round == 0 {
                 let (name, size_bytes) = (name.clone(), 1 << 20);
-                pool.must(Op::CreateVolume { name, size_bytes, props: vec![] });
+                pool.must(Op::create_volume(name, size_bytes, vec![]));
             }
             let export = pool.open(name);
             let op = pool.write(export, 0, 2 - round.min(1));

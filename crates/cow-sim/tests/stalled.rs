@@ -26,7 +26,7 @@ fn a_checkpoint_waits_for_room_below_and_says_so() {
     let config = small_config(AckMode::Writethrough);
     let mut world = World::<Engine>::new(format(&PoolOptions::default()), &config, 1);
     assert!(ask(&mut world, Op::Open { read_only: false }).is_ok());
-    let create = Op::CreateVolume { name: "v".into(), size_bytes: 1 << 30, props: vec![] };
+    let create = Op::create_volume("v", 1 << 30, vec![]);
     assert!(ask(&mut world, create).is_ok());
     let opened = ask(&mut world, Op::OpenExport { name: "v".into(), write: true });
     let Ok(Reply::Export { export, .. }) = opened else { panic!("{opened:?}") };

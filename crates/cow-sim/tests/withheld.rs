@@ -26,7 +26,7 @@ impl Pool {
         world.disk_mut().set_faults(faults, 1);
         let mut pool = Self { world, export: ExportId(0) };
         assert!(pool.ask(Op::Open { read_only: false }).is_ok());
-        let create = Op::CreateVolume { name: "v".into(), size_bytes: 1 << 30, props: vec![] };
+        let create = Op::create_volume("v", 1 << 30, vec![]);
         assert!(pool.ask(create).is_ok());
         pool.open_volume();
         pool

@@ -2,7 +2,7 @@
 
 use crate::cmd::Cmd;
 use crate::model::Content;
-use cow_engine::{Error, ExportId, NewVolume, Op, Reply, SnapOptions, SnapTarget};
+use cow_engine::{Error, ExportId, Op, Reply, SnapOptions, SnapTarget};
 use cow_format::Buf;
 
 /// The bytes that a read gave.
@@ -39,10 +39,7 @@ pub(super) fn op_of(cmd: &Cmd, export: ExportId) -> Op {
         Cmd::Flush { .. } => Op::Flush { export },
         Cmd::Checkpoint => Op::Checkpoint,
         Cmd::WaitReclaim => Op::WaitReclaim,
-        Cmd::Create { name, size } => Op::CreateVolumes {
-            volumes: vec![NewVolume { name, size_bytes: size, props: Vec::new() }],
-            edits: Vec::new(),
-        },
+        Cmd::Create { name, size } => Op::create_volume(name, size, Vec::new()),
         Cmd::Snapshot { targets, tag } => Op::Snapshot {
             targets: targets.iter().map(target).collect(),
             options: SnapOptions {
