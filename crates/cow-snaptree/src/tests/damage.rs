@@ -14,7 +14,7 @@ fn apply(tree: &mut Tree, plan: Result<Vec<Record>, TreeError>) {
 /// A volume with snapshots `a`, `b` and `c`, all seen by a fold, a block of each born and dead.
 fn tree() -> (Tree, Vec<NodeId>) {
     let mut tree = Tree::default();
-    let plan = tree.plan_create_volume("v", 1 << 20, &[], 1);
+    let plan = tree.plan_create_volumes(&[super::new_volume("v", 1 << 20)], 1);
     apply(&mut tree, plan);
     for name in ["a", "b", "c"] {
         let plan = tree.plan_snapshot(&[("v", name)], &SnapOptions::default(), 2);

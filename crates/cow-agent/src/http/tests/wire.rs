@@ -262,7 +262,9 @@ async fn there_are_so_many_connections_and_no_more() {
 
 #[tokio::test]
 async fn the_end_waits_for_what_is_being_answered() {
-    let server = Server::start(Limits { head_time: LONG, body_time: LONG, ..short() }).await;
+    let server =
+        Server::start(Limits { head_time: LONG, body_time: LONG, shutdown_time: LONG, ..short() })
+            .await;
     let body = r#"{"server_id": 12345, "name": "s"}"#;
     let rest = format!("content-length: {}\r\n", body.len());
     let head = server.head("POST /api/v1/snapshots/", &rest);
@@ -271,14 +273,14 @@ async fn the_end_waits_for_what_is_being_answered() {
     assert_eq!(idle.read(&mut [0]).await.unwrap(), 1);
     busy.write_all(head.as_bytes()).await.unwrap();
     sleep(Duration::from_millis(100)).await;
+    let begun = Instant::now();
     server.stop.send(()).unwrap();
     sleep(Duration::from_millis(100)).await;
     assert!(!server.ended.is_finished());
     busy.write_all(body.as_bytes()).await.unwrap();
     assert!(read_all(&mut busy).await.starts_with("HTTP/1.1 201 "));
-    let begun = Instant::now();
     timeout(LONG, server.ended).await.unwrap().unwrap().unwrap();
-    assert!(begun.elapsed() < Duration::from_millis(1400), "nothing was left to wait for");
+    assert!(begun.elapsed() < Duration::from_secs(5), "nothing was left to wait for");
     assert!(TcpStream::connect(server.address).await.is_err(), "nobody listens any more");
     read_all(&mut idle).await;
 }
