@@ -12,9 +12,10 @@ use crate::space::{Promise, Tier, admit};
 use crate::task::Cx;
 use cow_format::entry::NodeKind;
 use cow_format::record::{PropChange, Record, Replaced};
-use cow_format::{BLOCK_SIZE, FrameSeq, Lba, NodeId};
+use cow_format::{BLOCK_SIZE, FrameSeq, Lba, NodeId, VolumeId};
 use cow_journal::Reserve;
 use cow_snaptree::{Tree, TreeError};
+use std::collections::BTreeSet;
 
 /// Layers on a path that an early fold is asked for at, and that the next snapshot waits at.
 const EARLY_FOLD_LAYERS: usize = 8;
@@ -170,6 +171,7 @@ pub(crate) async fn snapshot(cx: &Cx, targets: Vec<SnapTarget>, options: SnapOpt
         consistency: options.consistency,
         expiry_ns: options.expiry_ns,
         props: options.props,
+        unlimited: unreadable(cx, &targets).await?,
     };
     let blocks = 8 + 2 * targets.len() + 2 * edits.len();
     commit(cx, Some(blocks as u64), Reserve::Normal, &|core| {
@@ -185,6 +187,26 @@ pub(crate) async fn snapshot(cx: &Cx, targets: Vec<SnapTarget>, options: SnapOpt
         .map(|t| resolve(cx, &format!("{}@{}", t.volume, t.snapshot)))
         .collect::<Result<_, _>>()?;
     Ok(Reply::Nodes(nodes))
+}
+
+/// Brings the limits of volumes into memory. Those whose properties cannot be read are returned:
+/// damage must not keep anybody from taking a snapshot.
+async fn unreadable(cx: &Cx, targets: &[SnapTarget]) -> Result<BTreeSet<VolumeId>, Error> {
+    let mut found = BTreeSet::new();
+    for target in targets {
+        let head = {
+            let mut core = cx.core();
+            let tree = &core.pool()?.tree;
+            let volume = tree.volume_by_name(&target.volume);
+            volume.and_then(|id| Some((id, tree.head(id)?)))
+        };
+        if let Some((volume, head)) = head
+            && load_props(cx, head).await.is_err()
+        {
+            found.insert(volume);
+        }
+    }
+    Ok(found)
 }
 
 fn pairs(targets: &[SnapTarget]) -> Vec<(&str, &str)> {

@@ -28,6 +28,8 @@ pub struct SnapOptions {
     pub expiry_ns: u64,
     /// Properties of each.
     pub props: Vec<(String, String)>,
+    /// Volumes whose properties cannot be read: no limit of theirs is known.
+    pub unlimited: BTreeSet<VolumeId>,
 }
 
 impl Default for SnapOptions {
@@ -37,6 +39,7 @@ impl Default for SnapOptions {
             consistency: Consistency::Crash,
             expiry_ns: 0,
             props: Vec::new(),
+            unlimited: BTreeSet::new(),
         }
     }
 }
@@ -149,7 +152,7 @@ impl Tree {
             if self.snapshot_by_name(id, name).is_some() {
                 return Err(TreeError::Exists(format!("{volume}@{name}")));
             }
-            if options.kind == NodeKind::User {
+            if options.kind == NodeKind::User && !options.unlimited.contains(&id) {
                 self.check_snapshot_limit(id)?;
             }
             let new_head = self.next_node(at as u64);

@@ -73,6 +73,7 @@ fn the_heads_node_becomes_the_snapshot() {
         consistency: Consistency::Frozen,
         expiry_ns: 99,
         props: vec![("k".into(), "x".into())],
+        ..SnapOptions::default()
     };
     let plan = tree.plan_snapshot(&[("v", "a")], &options, 10);
     apply(&mut tree, plan);
