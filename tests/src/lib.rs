@@ -3,12 +3,16 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 #![forbid(unsafe_code)]
 
+mod agent;
+pub mod http;
 mod images;
 mod nbd;
 mod place;
+pub mod seeds;
 mod server;
 mod tools;
 
+pub use agent::{Agent, configure, quickstart, resembles};
 pub use images::{file_hash, hash, pattern, sparse_image};
 pub use nbd::Client;
 pub use place::{Outcome, Place, cowctl};
