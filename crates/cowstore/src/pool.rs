@@ -18,6 +18,10 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+/// How long the last I/O of a process that was killed is waited for.
+const LAST_IO: Duration = Duration::from_secs(5);
 
 /// A pool that is open in this process. One thread, its reactor, does all the work; every method
 /// may be called from any thread, but none that blocks inside a completion callback.
@@ -89,11 +93,7 @@ impl Pool {
     ) -> Result<Self, Error> {
         let io_options =
             cow_io::OpenOptions { read_only: options.read_only, direct: options.direct };
-        let image = Image::open(path, &io_options).map_err(|error| match error {
-            ImageError::Busy { .. } => name_holder(path, image_error(error)),
-            other => image_error(other),
-        })?;
-        Self::start(image, path, options, make)
+        Self::start(open_image(path, &io_options)?, path, options, make)
     }
 
     /// Starts the reactor on an image that is locked.
@@ -264,6 +264,29 @@ fn register(
             None
         }
     }
+}
+
+/// Opens and locks the image. The lock of a process that was killed goes with its last I/O, which
+/// for io_uring is a moment after the process: while the registered holder is dead the lock is
+/// waited for.
+fn open_image(path: &Path, options: &cow_io::OpenOptions) -> Result<Image, Error> {
+    let begun = Instant::now();
+    loop {
+        match Image::open(path, options) {
+            Err(ImageError::Busy { .. }) if begun.elapsed() < LAST_IO && has_dead_holder(path) => {
+                thread::sleep(Duration::from_millis(2));
+            }
+            Err(error @ ImageError::Busy { .. }) => {
+                return Err(name_holder(path, image_error(error)));
+            }
+            result => return result.map_err(image_error),
+        }
+    }
+}
+
+fn has_dead_holder(path: &Path) -> bool {
+    let holder = Identity::read(path).ok().and_then(|identity| Holder::of(&identity));
+    holder.is_some_and(|holder| !holder.is_alive())
 }
 
 /// Says who has a busy pool.
