@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod agent;
+pub mod hooked;
 pub mod http;
 mod images;
 mod nbd;

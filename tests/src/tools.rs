@@ -16,6 +16,9 @@ const PACKAGES: &[(&str, &str)] = &[
     ("losetup", "util-linux"),
     ("mount", "mount"),
     ("setpriv", "util-linux"),
+    ("bash", "bash"),
+    ("curl", "curl"),
+    ("node", "nodejs"),
 ];
 
 const SBIN: &str = "/usr/local/sbin:/usr/sbin:/sbin";

@@ -137,6 +137,13 @@ fn cost(place: &Place, act: impl FnOnce()) -> (u64, u64, f64) {
     (more("frames"), more("device_flushes") - 2 * more("folds"), ms)
 }
 
+/// The least of several costs: a pool that is idle for a tenth of a second writes a frame of its own,
+/// which on a busy machine falls into the measurement now and then.
+fn least(costs: &[(u64, u64, f64)]) -> (u64, u64) {
+    let of = |pick: fn(&(u64, u64, f64)) -> u64| costs.iter().map(pick).min().unwrap();
+    (of(|cost| cost.0), of(|cost| cost.1))
+}
+
 #[test]
 fn a_server_of_a_tebibyte_costs_what_a_small_one_does() {
     let mut place = Place::new();
@@ -151,24 +158,26 @@ fn a_server_of_a_tebibyte_costs_what_a_small_one_does() {
             client.write(at * (size / 64), &pattern(at, BLOCK)).unwrap();
         }
         client.leave().unwrap();
-        place.ok(&["space", &name]);
-        let mut taken = Value::Null;
-        let create = cost(&place, || taken = create(&agent, id, "s").expect(201));
-        let mut client = Client::connect(&agent.socket(), &name).unwrap();
-        client.write(0, &pattern(99, BLOCK)).unwrap();
-        client.flush().unwrap();
-        client.leave().unwrap();
-        let path = format!("snapshots/{}/restore/", taken["id"]);
-        let wait = format!("snapshots/{}/", taken["id"]);
-        wait_until("it to be completed", || {
-            agent.ask("GET", &wait, "").expect(200)["status"] == "completed"
-        });
-        place.ok(&["space", &name]);
-        let restore = cost(&place, || {
-            agent.ask("POST", &path, "").expect(200);
-        });
-        println!("{size} bytes: create {create:?}, restore {restore:?} (frames, flushes, ms)");
-        costs.push(((create.0, create.1), (restore.0, restore.1)));
+        let (mut creates, mut restores) = (Vec::new(), Vec::new());
+        for round in 0..3 {
+            place.ok(&["space", &name]);
+            let mut taken = Value::Null;
+            creates.push(cost(&place, || taken = create(&agent, id, "s").expect(201)));
+            let mut client = Client::connect(&agent.socket(), &name).unwrap();
+            client.write(0, &pattern(99 + round, BLOCK)).unwrap();
+            client.flush().unwrap();
+            client.leave().unwrap();
+            let path = format!("snapshots/{}/", taken["id"]);
+            wait_until("it to be completed", || {
+                agent.ask("GET", &path, "").expect(200)["status"] == "completed"
+            });
+            place.ok(&["space", &name]);
+            restores.push(cost(&place, || {
+                agent.ask("POST", &format!("{path}restore/"), "").expect(200);
+            }));
+        }
+        println!("{size} bytes: create {creates:?}, restore {restores:?} (frames, flushes, ms)");
+        costs.push((least(&creates), least(&restores)));
     }
     let one = (1, 1);
     assert_eq!(costs, [(one, one), (one, one)], "one frame and one flush, whatever the size");

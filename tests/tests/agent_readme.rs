@@ -1,7 +1,7 @@
 //! What the README says of the snapshot API: its very lines, run, with the answers that it prints.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use cow_tests::{Agent, Place, have, resembles};
+use cow_tests::{Agent, Place, have, resembles, wait_until};
 use serde_json::Value;
 use std::process::{Command, Stdio};
 
@@ -23,7 +23,7 @@ fn blocks() -> Vec<(String, String)> {
 
 #[test]
 fn the_tour_is_as_printed() {
-    if !have(&["curl"]) {
+    if !have(&["bash", "curl"]) {
         return;
     }
     let blocks = blocks();
@@ -49,8 +49,12 @@ fn the_tour_is_as_printed() {
         let answer: Value = serde_json::from_slice(&output.stdout)
             .unwrap_or_else(|e| panic!("{}: {e}: {output:?}", pair[0].1));
         resembles(&serde_json::from_str(&pair[1].1).unwrap(), &answer);
-        // What is listed next is completed.
-        agent.ask_with("GET", "snapshots/", &[], "").expect(200);
+        // What is listed next is completed: a person types slower than that.
+        wait_until("snapshots to be completed", || {
+            let list = agent.ask("GET", "snapshots/", "").expect(200);
+            let mut results = list["results"].as_array().unwrap().iter();
+            results.all(|snapshot| snapshot["status"] == "completed")
+        });
     }
     agent.stop();
     // The configuration is one.

@@ -12,6 +12,21 @@ use std::process::{Command, Stdio};
 const SERVER: u64 = 12345;
 const IMAGE_BYTES: u64 = 48 << 20;
 
+/// The code on a line of its own, and no progress: curl's own settings, so that the example stays
+/// what it is.
+const CURL_RC: &str = "silent\nshow-error\nwrite-out = \"\\n%{http_code}\"\n";
+
+/// What an example shows is shown so that a program can read it, and at the end the code.
+const BEFORE_JAVASCRIPT: &str = "\
+const ask = globalThis.fetch;
+globalThis.fetch = async (...words) => {
+  const response = await ask(...words);
+  process.on('exit', () => process.stdout.write(`${response.status}\\n`));
+  return response;
+};
+console.log = (shown) => process.stdout.write(`${JSON.stringify(shown)}\\n`);
+";
+
 #[derive(Clone, Copy)]
 enum Language {
     Curl,
@@ -45,9 +60,9 @@ impl Language {
             .replace("YOUR_API_TOKEN", agent.token());
         let mut command = match self {
             Self::Curl => {
+                fs::write(place.path(".curlrc"), CURL_RC).unwrap();
                 let mut command = Command::new("bash");
-                // Silent, and with the code on a line of its own: what a person would see.
-                command.arg("-c").arg(text.replacen("curl ", "curl -sS -w '\\n%{http_code}' ", 1));
+                command.arg("-c").arg(text).env("CURL_HOME", place.path(""));
                 command
             }
             Self::Python => {
@@ -58,14 +73,11 @@ impl Language {
                 command
             }
             Self::JavaScript => {
-                let file = place.path("example.mjs");
-                // What the example shows, once more so that a program can read it.
-                let shown = text.rsplit_once("console.log(").unwrap().1.split(')').next().unwrap();
-                let more = format!("console.log(JSON.stringify({shown}));");
-                let text = format!("{text}\n{more}\nconsole.log(response.status);\n");
+                let (before, file) = (place.path("before.cjs"), place.path("example.mjs"));
+                fs::write(&before, BEFORE_JAVASCRIPT).unwrap();
                 fs::write(&file, text).unwrap();
                 let mut command = Command::new("node");
-                command.arg(file);
+                command.arg("--require").arg(before).arg(file);
                 command
             }
         };
@@ -204,7 +216,7 @@ fn freed(place: &Place, snapshot: &Value, before: u64) {
 }
 
 fn in_both(language: Language) {
-    let tools = ["mkfs.ext4", "e2fsck", "qemu-img", "nbdcopy", "curl", "node"];
+    let tools = ["mkfs.ext4", "e2fsck", "qemu-img", "nbdcopy", "bash", "curl", "node"];
     if !have(&tools) || python().is_none() {
         return;
     }
