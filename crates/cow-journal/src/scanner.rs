@@ -51,6 +51,7 @@ pub enum Step {
 }
 
 /// The reading end of the journal.
+#[derive(Clone)]
 pub struct Scanner {
     ring: Ring,
     pool_tag: u64,
