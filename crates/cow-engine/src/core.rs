@@ -1,8 +1,9 @@
 //! The engine's state, owned by one thread. Everything that changes goes through here.
 
-use crate::api::{ExportId, Op, OpId, PoolInfo, Stats};
+use crate::api::{ExportId, Op, OpId};
 use crate::error::Error;
 use crate::fold_state::FoldState;
+use crate::info::{PoolInfo, Stats};
 use crate::opened::Export;
 use crate::range_locks::RangeLocks;
 use crate::wait::{IoTable, TaskId, WaitList};

@@ -16,6 +16,7 @@ mod export;
 mod flush;
 mod fold;
 mod fold_state;
+mod info;
 mod loading;
 mod locks;
 mod lookup;
@@ -37,6 +38,7 @@ mod write;
 
 pub use api::*;
 pub use error::{Error, SpaceKind};
+pub use info::*;
 
 use crate::core::{Core, Request};
 use crate::flush::Due;

@@ -1,9 +1,10 @@
 //! Answers about the pool: listings, sizes, differences.
 
-use crate::api::{NodeInfo, Reply, SetSize};
+use crate::api::Reply;
 use crate::core::OpResult;
 use crate::error::Error;
 use crate::fold::fold_now;
+use crate::info::{NodeInfo, SetSize};
 use crate::loading::{load_props, load_rows_for};
 use crate::lookup::{load, root_slot};
 use crate::read::Pin;

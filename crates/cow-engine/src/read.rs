@@ -1,9 +1,10 @@
 //! Reading: resolve each block through the layers and the map, read runs, verify every block.
 
-use crate::api::{ExportId, Extent, Reply};
+use crate::api::{ExportId, Reply};
 use crate::core::OpResult;
 use crate::error::Error;
 use crate::export::{Target, check_range};
+use crate::info::Extent;
 use crate::lookup::{Mapping, resolve};
 use crate::task::{Cx, join_all};
 use cow_format::{BLOCK_SIZE, Buf, Lba, NodeId, Phys, checksum};
