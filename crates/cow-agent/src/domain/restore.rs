@@ -12,7 +12,7 @@ use super::agent::Agent;
 use super::catalog::{self, Back, Intent};
 use super::cell::{Activity, Busy, ServerCell};
 use super::error::AgentError;
-use super::model::{Restored, SnapshotId};
+use super::model::{Restored, Snapshot, SnapshotId};
 use super::rest::afterwards;
 use super::steps;
 use cowstore::{Kept, NodeInfo, PropEdit, RollbackOptions};
@@ -42,14 +42,7 @@ impl Agent {
             targets.push(name);
         }
         let snapshot = self.joined(&cell, id, &members);
-        let restored = Restored {
-            snapshot: id,
-            name: snapshot.name,
-            created_ns: snapshot.created_ns,
-            server: snapshot.server,
-        };
-        self.go_back(busy, &heads, &targets, &restored)?;
-        Ok(restored)
+        self.go_back(busy, &heads, &targets, snapshot)
     }
 
     /// Brings back what the last restore of this snapshot replaced. That again is undone by a
@@ -71,14 +64,7 @@ impl Agent {
             heads.iter().map(|head| replaced_by(head, id, &nodes)).collect();
         let targets = targets.ok_or_else(nothing)?;
         let snapshot = self.joined(&cell, id, &members);
-        let restored = Restored {
-            snapshot: id,
-            name: snapshot.name,
-            created_ns: snapshot.created_ns,
-            server: snapshot.server,
-        };
-        self.go_back(busy, &heads, &targets, &restored)?;
-        Ok(restored)
+        self.go_back(busy, &heads, &targets, snapshot)
     }
 
     /// The heads of a server's volumes, all of them, in order.
@@ -96,8 +82,8 @@ impl Agent {
         busy: Busy,
         heads: &[NodeInfo],
         targets: &[String],
-        restored: &Restored,
-    ) -> Result<(), AgentError> {
+        snapshot: Snapshot,
+    ) -> Result<Restored, AgentError> {
         let cell = busy.cell.clone();
         let must_start = cell.is_running() && cell.has_machine();
         if must_start {
@@ -111,7 +97,7 @@ impl Agent {
             }
             steps::reached("restore.stopped");
         }
-        let edits = notes(heads, restored.snapshot);
+        let edits = notes(heads, snapshot.id);
         // Whoever still has a volume open is fenced: what he writes after this gets an error.
         let options = RollbackOptions { discard_current: false, force: true, edits };
         let kept = match self.pool.rollback(targets, options) {
@@ -124,11 +110,12 @@ impl Agent {
             }
         };
         steps::reached("restore.committed");
-        self.check_notes(heads, &kept, restored.snapshot);
+        self.check_notes(heads, &kept, snapshot.id);
         if must_start {
             self.start_again(busy);
         }
-        Ok(())
+        let Snapshot { id, name, created_ns, server, .. } = snapshot;
+        Ok(Restored { snapshot: id, name, created_ns, server })
     }
 
     /// Starts a server that ran before, after the answer.
