@@ -39,6 +39,9 @@ pub(crate) struct Maps {
     pub(crate) end: u64,
     /// Nothing is looked at before this block.
     pub(crate) from: u64,
+    /// Whether the upper node is deleted. A trim of it makes holes, and one that stands for a map node
+    /// that it left empty is younger than those that the lower node has of it, which mean the same.
+    pub(crate) trimmed: bool,
     /// Whether the lower node's own blocks are met here for the first time, and counted.
     pub(crate) first: bool,
 }
@@ -226,7 +229,9 @@ impl<'w, 'a> Walk<'w, 'a> {
         }
         let inherited = low.birth <= m.above;
         if inherited {
-            self.tell_strange(m, first, low, up);
+            if !(m.trimmed && low.is_hole() && up.is_hole()) {
+                self.tell_strange(m, first, low, up);
+            }
             if !low.is_mapped() || low.phys == up.phys {
                 return Verdict::Stop;
             }

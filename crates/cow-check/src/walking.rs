@@ -71,6 +71,7 @@ impl Walk<'_, '_> {
             inherited: gen_of(tree, Some(entry.parent)),
             end: entry.size_bytes.div_ceil(BLOCK_SIZE as u64),
             from,
+            trimmed: up.and_then(|up| tree.node(up)).is_some_and(|up| !up.is_live()),
             first,
         };
         if upper.level > root.level && !slot_of(&root).is_hole() {
@@ -98,6 +99,7 @@ impl Walk<'_, '_> {
             inherited: Gen(0),
             end: u64::MAX,
             from: cursor,
+            trimmed: false,
             first: true,
         };
         let below = child.and_then(|child| self.pointer_at(&maps, child, root.level));

@@ -12,6 +12,12 @@ pub(crate) struct FoldState {
     pub(crate) wanted: bool,
     /// One is to begin with the next tick: background work that nobody waits for.
     pub(crate) soon: bool,
+    /// The next one trims all that it can, not only what is worth it by itself.
+    pub(crate) trim_everything: bool,
+    /// A trim came to the end of what one fold does.
+    pub(crate) trim_again: bool,
+    /// There were no blocks for a trim to write with.
+    pub(crate) trim_starved: bool,
     /// How many have begun, and how many have come to an end.
     pub(crate) started: u64,
     pub(crate) finished: u64,

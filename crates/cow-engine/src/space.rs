@@ -6,7 +6,7 @@
 //! when no free is pending: else the operation asks for a fold and waits, at most for a few
 //! checkpoints.
 
-use crate::core::Core;
+use crate::core::{Core, Pool};
 use crate::error::{Error, SpaceKind};
 use crate::task::Cx;
 use cow_alloc::{AllocError, Stream};
@@ -19,6 +19,9 @@ const FOLD_BASE: u64 = 64;
 /// Publications that an operation waits for before it is refused: one for the kill, one to leave
 /// the quarantine, and those of a fold that was already running.
 const MAX_ROUNDS: usize = 4;
+/// The same while branch points are left to be trimmed. Not without end: what dies below them while
+/// that goes on must be looked at again.
+const MAX_TRIM_ROUNDS: usize = 64;
 
 /// How deep an operation may dip into the slop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,7 +76,14 @@ impl Core {
                 || pool.promised > 0
                 || !pool.active.is_empty()
                 || !pool.tree.walkable().is_empty()
+                || self.trim_is_pending()
         })
+    }
+
+    /// Whether a trim could bring space back.
+    fn trim_is_pending(&self) -> bool {
+        let untrimmed = |pool: &Pool| pool.tree.untrimmed().next().is_some();
+        !self.fold.trim_starved && self.pool.as_ref().is_some_and(untrimmed)
     }
 
     /// Gives quarantined blocks back that neither the fallback checkpoint nor a reader needs.
@@ -147,10 +157,12 @@ pub(crate) async fn admit(cx: &Cx, data: u64, map: u64, tier: Tier) -> Result<Pr
                 return Err(Error::NoSpace(SpaceKind::Below));
             }
             let walking = core.pool.as_ref().is_some_and(|p| !p.tree.walkable().is_empty());
-            if (rounds >= MAX_ROUNDS && !walking) || !core.free_is_pending() {
+            let most = if core.trim_is_pending() { MAX_TRIM_ROUNDS } else { MAX_ROUNDS };
+            if (rounds >= most && !walking) || !core.free_is_pending() {
                 return Err(Error::NoSpace(SpaceKind::Pool));
             }
             core.fold.wanted = true;
+            core.fold.trim_everything = true;
         }
         cx.wait(|core| &mut core.fold_wait).await;
         rounds += 1;

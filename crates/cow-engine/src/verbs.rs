@@ -497,11 +497,15 @@ fn sequence_growth(cx: &Cx, blocks: u64) -> Result<Option<FrameSeq>, Error> {
     }
 }
 
-/// Waits until nothing that was deleted is being walked.
+/// Waits until nothing that was deleted is being walked, and nothing is left to be trimmed.
 pub(crate) async fn wait_reclaim(cx: &Cx) -> OpResult {
     loop {
+        cx.core().fold.trim_everything = true;
         fold_now(cx).await?;
-        if cx.core().pool()?.tree.walkable().is_empty() {
+        let mut core = cx.core();
+        let starved = core.fold.trim_starved;
+        let tree = &core.pool()?.tree;
+        if tree.walkable().is_empty() && (starved || tree.untrimmed().next().is_none()) {
             return Ok(Reply::Done);
         }
     }

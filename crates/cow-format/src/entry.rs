@@ -106,9 +106,12 @@ pub struct NodeEntry {
     pub root: Root,
     /// A fold met damage on its behalf: its counters and its kill row miss something.
     pub inexact: bool,
+    /// A deleted branch point: a trim has looked at everything, and nothing has died below it since.
+    /// While a trim is under way it counts from where that began.
+    pub trimmed: bool,
     /// Size of the volume in bytes.
     pub size_bytes: u64,
-    /// While walking: the first block that the walker has not passed.
+    /// While walking or being trimmed: the first block that has not been passed.
     pub cursor: u64,
     /// Allocated blocks born here (design section 3).
     pub born: Count,
@@ -144,6 +147,8 @@ pub struct NodeEntry {
 
 /// See [`NodeEntry::inexact`].
 const FLAG_INEXACT: u8 = 1;
+/// See [`NodeEntry::trimmed`].
+const FLAG_TRIMMED: u8 = 2;
 const NAME_AT: usize = ENTRY_LEN - MAX_NAME;
 
 impl NodeEntry {
@@ -163,7 +168,8 @@ impl NodeEntry {
         w.u32(self.root.crc);
         w.u32(self.root.birth.0);
         w.u8(self.root.level);
-        w.u8(if self.inexact { FLAG_INEXACT } else { 0 });
+        let flags = [(self.inexact, FLAG_INEXACT), (self.trimmed, FLAG_TRIMMED)];
+        w.u8(flags.iter().filter(|(set, _)| *set).map(|(_, flag)| flag).sum());
         w.u48(0);
         w.u64(self.size_bytes);
         w.u64(self.cursor);
@@ -218,7 +224,9 @@ fn parse(bytes: &[u8]) -> Result<Option<NodeEntry>, Malformed> {
     e.root.crc = r.u32()?;
     e.root.birth = Gen(r.u32()?);
     e.root.level = r.u8()?;
-    e.inexact = r.u8()? & FLAG_INEXACT != 0;
+    let flags = r.u8()?;
+    e.inexact = flags & FLAG_INEXACT != 0;
+    e.trimmed = flags & FLAG_TRIMMED != 0;
     r.u48()?;
     e.size_bytes = r.u64()?;
     e.cursor = r.u64()?;

@@ -188,7 +188,7 @@ fn live<M: Machine>(
     }
     sim.reconcile()?;
     if rng.one_in(2) {
-        check_space(sim, workload.branched() || config.palette > 0)?;
+        check_space(sim, config.palette > 0)?;
     }
     if !config.crashes || rng.one_in(4) {
         match sim.aux(Op::Close)? {

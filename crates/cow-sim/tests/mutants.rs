@@ -44,6 +44,8 @@ const MUTANTS: &[(&str, &str, How)] = &[
     ("walkafter", "the walker takes deletes sequenced after the freeze", How::Crashes),
     ("bitmapnow", "the bitmap holds blocks of records after the freeze", How::Crashes),
     ("tablenow", "the node table is written as it is, not as it was at the freeze", How::Crashes),
+    ("nohoist", "trim leaves the deaths that it cleared in the rows of the children", How::Crashes),
+    ("trimstale", "trim frees blocks and leaves the pointers to them", How::Tight),
 ];
 
 const MOST_SEEDS: u64 = 2500;

@@ -41,6 +41,7 @@ impl Tree {
         if let Some(node) = self.node_mut(id) {
             debug_assert!(node.rooted, "a root for a node whose fold was not begun");
             node.entry.root = root;
+            node.map_changes += 1;
         }
     }
 
@@ -86,8 +87,10 @@ impl Tree {
     fn count_kill(&mut self, x: NodeId, birth: Gen, one: Count) {
         let Some(node) = self.node_cache_mut(x) else { return };
         node.row.add(birth, one);
+        node.row_changes += 1;
         let parent = node.entry.parent;
         self.dirty_rows.insert(x);
+        self.untrim(parent);
         // The parent's own figure goes with it while `x` is its only child.
         let grand = self.parent_gen(parent);
         if birth > grand
@@ -124,66 +127,6 @@ impl Tree {
         debug_assert_eq!(owner, walked, "a walker frees what its node owns");
         if let Some(node) = self.node_mut(owner) {
             node.entry.born = sub(node.entry.born, unit(is_map, 1));
-        }
-    }
-
-    /// Branch points whose trim could begin or go on: no neighbour is being walked. Children
-    /// before parents.
-    pub fn trimmable(&self) -> Vec<NodeId> {
-        let walks =
-            |id: NodeId| self.node(id).is_some_and(|other| other.entry.state == NodeState::Walking);
-        let mut ids: Vec<(Gen, NodeId)> = self
-            .dying
-            .iter()
-            .filter_map(|&id| self.node(id))
-            .filter(|node| node.is_branch_point() && node.rooted)
-            .filter(|node| {
-                !walks(node.entry.parent) && !node.children.iter().any(|&child| walks(child))
-            })
-            .map(|node| (node.entry.label_gen, node.entry.id))
-            .collect();
-        ids.sort_unstable_by(|a, b| b.cmp(a));
-        ids.into_iter().map(|(_, id)| id).collect()
-    }
-
-    /// Rows that a trim of `z` changes and that are not loaded: those of its children.
-    pub fn rows_needed_for_trim(&self, z: NodeId) -> Vec<NodeId> {
-        self.children(z).iter().copied().filter(|&id| !self.is_row_loaded(id)).collect()
-    }
-
-    /// At most how many of the blocks born in a branch point a trim would free: the least that is
-    /// dead in one of its children. What its children's unread rows hold does not count.
-    pub fn trim_gain(&self, z: NodeId) -> Count {
-        let Some(node) = self.node(z) else { return Count::default() };
-        let (above, entry) = (self.parent_gen(z), &node.entry);
-        let rows = node.children.iter().filter_map(|&child| self.node(child)).map(|c| &c.row);
-        let dead = rows.map(|row| sub(add(entry.born, row.sum(above, entry.label_gen)), entry.own));
-        dead.reduce(|a, b| Count { data: a.data.min(b.data), map: a.map.min(b.map) })
-            .unwrap_or_default()
-    }
-
-    /// Trim cleared a pointer of branch point `z` that no child has, after a [`Tree::kill`] by
-    /// `z`: that death moves from each child's row to `z` (R5).
-    pub fn hoist(&mut self, z: NodeId, is_map: bool, birth: Gen) {
-        for child in self.children(z).to_vec() {
-            let Some(node) = self.node_cache_mut(child) else { continue };
-            debug_assert!(node.row.is_loaded(), "a hoist from an unread row");
-            let taken = node.row.take(birth, unit(is_map, 1));
-            debug_assert!(taken, "a hoist below zero");
-            self.dirty_rows.insert(child);
-        }
-    }
-
-    /// Trim wrote `count` map nodes anew for branch point `z`, which no child has.
-    pub fn note_trim_born(&mut self, z: NodeId, count: u64) {
-        self.note_born(z, true, count);
-        let Some(node) = self.node(z) else { return };
-        let label = node.entry.label_gen;
-        for child in node.children.clone() {
-            if let Some(node) = self.node_cache_mut(child) {
-                node.row.add(label, unit(true, count));
-                self.dirty_rows.insert(child);
-            }
         }
     }
 }

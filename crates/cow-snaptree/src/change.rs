@@ -64,6 +64,7 @@ impl Tree {
             node.entry.state = NodeState::Deleting;
         }
         self.dying.insert(id);
+        self.untrim_below(id);
     }
 
     pub(crate) fn apply_rename(&mut self, id: NodeId, name: &str) -> Result<(), TreeError> {

@@ -33,6 +33,7 @@ mod apply;
 mod blobs;
 mod change;
 mod chunkmap;
+mod components;
 mod delete;
 mod error;
 mod lookup;
@@ -46,12 +47,14 @@ mod row;
 mod sizes;
 mod table;
 mod tree;
+mod trim;
 mod walk;
 
 #[cfg(test)]
 mod tests;
 
 pub use blobs::PROPS_BLOCKS;
+pub use components::Component;
 pub use error::{NoSlots, TreeError};
 pub use name::valid_name;
 pub use node::Node;

@@ -35,6 +35,12 @@ pub struct Node {
     /// Whose name the blob `entry.props` carries: another node's from the snapshot or rollback
     /// that passed the volume's properties to a new head until the next fold writes them.
     pub(crate) props_owner: NodeId,
+    /// Goes up when its row, or whom that is against, changes.
+    pub(crate) row_changes: u64,
+    /// Goes up when a fold wrote its map anew.
+    pub(crate) map_changes: u64,
+    /// What the last trim could have freed at most and did not, in data blocks.
+    pub(crate) trim_left: u64,
 }
 
 impl Node {
@@ -49,6 +55,9 @@ impl Node {
             row: Row::empty(),
             props: Some(Props::default()),
             edits: Vec::new(),
+            row_changes: 0,
+            map_changes: 0,
+            trim_left: 0,
         }
     }
 
@@ -62,6 +71,9 @@ impl Node {
             row: if entry.row.len == 0 { Row::empty() } else { Row::unloaded() },
             props: (entry.props.len == 0).then(Props::default),
             edits: Vec::new(),
+            row_changes: 0,
+            map_changes: 0,
+            trim_left: 0,
             entry,
         }
     }

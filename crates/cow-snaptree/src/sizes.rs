@@ -20,7 +20,8 @@
 //! show, and says that it is not exact.
 //!
 //! Only nodes whose leaves the question changes count: reclaim that is under way anyway is not
-//! what this delete frees.
+//! what this delete frees. Nor is what a trim is about to free: where there may be such blocks the
+//! lower bound leaves them out, and is not the exact figure.
 
 use crate::node::UNKNOWN;
 use crate::row::{add, sub};
@@ -41,13 +42,13 @@ pub struct SetSizeAnswer {
 }
 
 /// A node met on the way down, in depth-first order.
-struct Visit {
-    id: NodeId,
+pub(crate) struct Visit {
+    pub(crate) id: NodeId,
     /// Nodes of the region above it.
-    depth: usize,
+    pub(crate) depth: usize,
     /// Its leaves: `first..end`.
     leaves: (u32, u32),
-    survives: bool,
+    pub(crate) survives: bool,
 }
 
 /// What is known of the blocks born in a removed node.
@@ -68,17 +69,25 @@ impl Tree {
         let region = self.region(&set);
         let after = self.visits(&region, &set);
         let complete = self.unread(&after).next().is_none() && !self.is_inexact(&after);
-        let before = self.dead(&region, &self.visits(&region, &BTreeSet::new()));
+        let before = self.visits(&region, &BTreeSet::new());
+        let at_rest = !self.is_untrimmed(&before);
+        let before = self.dead(&region, &before);
         let after = self.dead(&region, &after);
         let (mut freed, mut upper) = (Count::default(), Count::default());
         for id in &region {
             let Some(dead) = after.get(id) else { continue };
-            let was = before.get(id).map_or_else(Count::default, |dead| self.bounds(*id, dead).0);
+            let (was, mut most) = match before.get(id) {
+                Some(dead) => self.bounds(*id, dead),
+                None => (Count::default(), Count::default()),
+            };
+            if at_rest {
+                most = was;
+            }
             let (low, mut high) = self.bounds(*id, dead);
             if !complete {
                 high = self.node(*id).map_or_else(Count::default, |node| node.entry.born);
             }
-            freed = add(freed, sub(low, was));
+            freed = add(freed, sub(low, most));
             upper = add(upper, sub(high, was));
         }
         SetSizeAnswer { freed, upper, exact: complete && freed == upper }
@@ -117,14 +126,14 @@ impl Tree {
         Some((size.freed, size.exact))
     }
 
-    fn live_set(&self, ids: &[NodeId]) -> BTreeSet<NodeId> {
+    pub(crate) fn live_set(&self, ids: &[NodeId]) -> BTreeSet<NodeId> {
         let live = |id: &NodeId| self.node(*id).is_some_and(|node| node.is_live());
         ids.iter().copied().filter(live).collect()
     }
 
     /// The nodes whose leaves change when the set is deleted: the set, and the deleted nodes
     /// above that it hangs below with nothing live between.
-    fn region(&self, set: &BTreeSet<NodeId>) -> BTreeSet<NodeId> {
+    pub(crate) fn region(&self, set: &BTreeSet<NodeId>) -> BTreeSet<NodeId> {
         let mut region = set.clone();
         for &id in set {
             let mut at = id;
@@ -140,7 +149,7 @@ impl Tree {
 
     /// The region and what lies below it, down to and with the nodes that survive the deletion
     /// of `set`.
-    fn visits(&self, region: &BTreeSet<NodeId>, set: &BTreeSet<NodeId>) -> Vec<Visit> {
+    pub(crate) fn visits(&self, region: &BTreeSet<NodeId>, set: &BTreeSet<NodeId>) -> Vec<Visit> {
         let is_top = |id: &NodeId| self.parent(*id).is_none_or(|p| !region.contains(&p.entry.id));
         let mut tops: Vec<NodeId> = region.iter().copied().filter(is_top).collect();
         let (mut visits, mut leaves) = (Vec::<Visit>::new(), 0u32);
@@ -174,6 +183,15 @@ impl Tree {
     fn unread(&self, visits: &[Visit]) -> impl Iterator<Item = NodeId> {
         let below = visits.iter().filter(|visit| visit.depth > 0).map(|visit| visit.id);
         below.filter(|&id| !self.is_row_loaded(id))
+    }
+
+    /// Whether a trim may be about to free some of what they have.
+    fn is_untrimmed(&self, visits: &[Visit]) -> bool {
+        let is_untrimmed = |visit: &Visit| {
+            let node = self.node(visit.id).filter(|node| node.is_branch_point());
+            node.is_some_and(|node| !node.entry.trimmed || node.entry.cursor > 0)
+        };
+        visits.iter().any(is_untrimmed)
     }
 
     /// Whether damage has made the figures of one of them wrong.

@@ -114,6 +114,7 @@ impl Tree {
             // What died between the two is freed by now; the rest of the node's is the child's.
             let gone = child.row.drop_range(above, label);
             child.row.merge(&node.row);
+            child.row_changes += 1;
             child.entry.own = add(child.entry.own, sub(node.entry.own, gone));
             child.entry.born = add(child.entry.born, node.entry.born);
             child.entry.parent = parent;
@@ -130,6 +131,7 @@ impl Tree {
             }
         }
         // The child's interval grew, and the parent may have another only child now.
+        self.untrim(parent);
         self.relearn_unique(parent);
         if let Some(child) = into {
             self.relearn_unique(child);

@@ -4,7 +4,7 @@
 //! records:  ...... s | s+1 ..........     CP n = state at s + this fold's own effects
 //! layers :  frozen   | active
 //!
-//! freeze -> merge -> walk -> blobs, table, bitmap homes -> Flush 1 -> CP -> Flush 2 -> publish
+//! freeze -> merge -> walk, trim -> blobs, table, bitmap homes -> Flush 1 -> CP -> Flush 2 -> publish
 //! ```
 //!
 //! The fold works on a clone of the snapshot tree taken at `s`, on the frozen layers, and on
@@ -21,6 +21,7 @@ mod blobs;
 mod homes;
 mod merge;
 mod publish;
+mod trim;
 mod walk;
 
 pub(crate) use blobs::read_chain;
@@ -147,6 +148,7 @@ pub(crate) async fn run(cx: &Cx, at: FoldAt) -> Result<(), Error> {
     let Some(mut fold) = Fold::freeze(cx, at)? else { return Ok(()) };
     fold.merge_all().await?;
     fold.walk_all().await?;
+    fold.trim_all().await?;
     fold.write_blobs().await?;
     fold.commit().await
 }
@@ -156,6 +158,7 @@ impl Fold {
     fn freeze(cx: &Cx, at: FoldAt) -> Result<Option<Self>, Error> {
         let mut core = cx.core();
         let has_batches = !core.fold.batches.is_empty();
+        let trims = core.fold.trim_everything || core.fold.trim_again;
         let pool = core.writable()?;
         let (upto, tail) = match at {
             FoldAt::Replay(seq, pos) => (seq, pos),
@@ -169,6 +172,7 @@ impl Fold {
             // A second checkpoint lets the journal go that the fallback needs.
             && pool.fallback_tail.seq == tail.seq
             && pool.tree.walkable().is_empty()
+            && !(trims && pool.tree.untrimmed().next().is_some())
             && !has_batches;
         if idle {
             return Ok(None);

@@ -51,7 +51,8 @@ impl Fold {
             pool.journal.set_retained(tail);
         }
         core.release_quarantine();
-        if !core.pool()?.tree.walkable().is_empty() {
+        let trims = core.fold.trim_again;
+        if trims || !core.pool()?.tree.walkable().is_empty() {
             core.fold.soon = true;
         }
         Ok(())

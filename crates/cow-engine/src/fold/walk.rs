@@ -124,7 +124,12 @@ impl Fold {
 
     /// The pointer of `node` at index 0 of `level`, which its root may be above of. `None` when
     /// what lies between cannot be read.
-    async fn pointer_at(&mut self, node: NodeId, family: FamilyId, level: u8) -> Option<Slot> {
+    pub(super) async fn pointer_at(
+        &mut self,
+        node: NodeId,
+        family: FamilyId,
+        level: u8,
+    ) -> Option<Slot> {
         let root = self.tree.node(node)?.entry.root;
         let mut slot = root_slot(&root);
         for at in (level + 1..=root.level).rev() {

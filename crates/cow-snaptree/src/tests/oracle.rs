@@ -82,6 +82,18 @@ fn recount(tree: &Tree, id: NodeId, all: &BTreeMap<NodeId, Pointers>) {
             map: gains.iter().map(|gain| gain.map).min().unwrap(),
         };
         assert_eq!(tree.trim_gain(id), least, "trim gain of {id}");
+        if node.entry.trimmed {
+            // Nothing is left that a trim would take.
+            let in_child = |(at, ptr): (&(u32, u64), &(u64, u32)), child: &NodeId| {
+                all[child].get(at).map(|p| p.0) == Some(ptr.0)
+            };
+            let left = all[&id].iter().filter(|(at, ptr)| {
+                at.0 == 0
+                    && Gen(ptr.1) > tree.trim_floor(id)
+                    && !node.children.iter().any(|child| in_child((at, ptr), child))
+            });
+            assert_eq!(left.count(), 0, "branch point {id} is said to be trimmed");
+        }
     }
     if node.is_live() {
         let size = tree.set_size(&[id]);
@@ -109,7 +121,12 @@ pub(crate) fn assert_same(sim: &Sim, a: &Tree, b: &Tree) {
     let nodes = |tree: &Tree| {
         let mut nodes: Vec<_> = tree.iter().cloned().collect();
         // Known or not depends on which rows were loaded when.
-        nodes.iter_mut().for_each(|node| node.entry.unique = UNKNOWN);
+        for node in &mut nodes {
+            node.entry.unique = UNKNOWN;
+            node.trim_left = 0;
+            node.row_changes = 0;
+            node.map_changes = 0;
+        }
         nodes
     };
     for (a, b) in nodes(&a).iter().zip(&nodes(&b)) {
@@ -237,6 +254,7 @@ fn fold_step(sim: &mut Sim) {
     if sim.rng.chance(80) {
         sim.fold_end();
         check_content(sim);
+        super::setsize::note_exact_sizes(sim);
     }
 }
 

@@ -52,6 +52,8 @@ pub(crate) struct Sim {
     pub pages: BTreeMap<u32, Buf>,
     /// Most nodes so far: the table is no longer.
     pub slots: u32,
+    /// Exact sizes of components, by nodes and stamp.
+    pub exact: BTreeMap<(Vec<NodeId>, u64), u64>,
     pub rng: Rng,
 }
 
@@ -74,6 +76,7 @@ impl Sim {
             old_blobs: Vec::new(),
             pages: BTreeMap::new(),
             slots: 0,
+            exact: BTreeMap::new(),
             rng: Rng(seed),
         };
         let size = span(1) * BLOCK_SIZE as u64;
@@ -297,9 +300,9 @@ impl Sim {
         assert_eq!(new.iter().map(|child| child.1).max(), Some(label), "I3");
         let block = self.take_block(true);
         self.maps.insert(block, new);
-        match trim {
-            true => tree.note_trim_born(id, 1),
-            false => tree.note_born(id, true, 1),
+        tree.note_born(id, true, 1);
+        if trim {
+            tree.note_trim_born(id, 1);
         }
         tree.note_mapped_delta(id, true, 1);
         (block, label)
@@ -345,7 +348,13 @@ impl Sim {
         }
         super::oracle::assert_same(self, &tree, &again);
         // A crash, or a long life: rows and properties are read again where needed.
-        self.tree = if self.rng.chance(10) { again } else { tree };
+        self.tree = if self.rng.chance(10) {
+            // What was known is lost with the process.
+            self.exact.clear();
+            again
+        } else {
+            tree
+        };
         let ids: Vec<NodeId> = self.tree.iter().map(|node| node.entry.id).collect();
         for id in ids.into_iter().filter(|id| id.0 % 3 == 0) {
             self.tree.unload_row(id);

@@ -95,9 +95,10 @@ impl Sim {
         for child in tree.rows_needed_for_trim(id) {
             self.load_row(tree, child);
         }
+        let hopeless = tree.settle_trim(id);
+        tree.begin_trim(id);
         let node = tree.node(id).unwrap().clone();
-        let (root, above) = (node.entry.root, tree.parent_gen(id));
-        let below_deleted = tree.node(node.entry.parent).is_some_and(|parent| !parent.is_live());
+        let (root, above) = (node.entry.root, tree.trim_floor(id));
         let level = u32::from(root.level) + 1;
         let mut clear = BTreeMap::new();
         for at in 0..FAN.pow(level) {
@@ -105,13 +106,15 @@ impl Sim {
             let in_child = |&child: &NodeId| {
                 self.at(&tree.node(child).unwrap().entry.root, 0, at).unwrap().0 == ptr.0
             };
-            let may = ptr.0 != 0 && (ptr.1 > above.0 || below_deleted);
+            let may = ptr.0 != 0 && ptr.1 > above.0;
             if may && !node.children.iter().any(in_child) {
                 clear.insert(at, None);
             }
         }
         let ptr = self.merge(tree, id, level, (root.phys.0, root.birth.0), 0, &clear, true);
         set_root(tree, id, level, ptr);
+        tree.finish_trim(id);
+        assert!(!hopeless || clear.is_empty(), "a trim of {id} was thought to be in vain");
         clear.len()
     }
 
