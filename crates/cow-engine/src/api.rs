@@ -350,6 +350,16 @@ pub enum Op {
     SetSize {
         /// `VOL` or `VOL@SNAP`.
         names: Vec<String>,
+        /// Read maps where branches leave bounds, so that the answer is exact. Without it the answer
+        /// comes at once.
+        wait: bool,
+    },
+    /// Snapshots whose deletion together frees so much, by the rule of `cow_snaptree`'s `free_up.rs`;
+    /// never held ones, nor those that a client has open. All that there are if they free less.
+    /// Folds first. Reply: `SetSize`.
+    FreeUp {
+        /// Bytes of data.
+        bytes: u64,
     },
     /// The state of the pool. Reply: `Info`.
     Info {

@@ -6,6 +6,7 @@ use crate::fold_state::FoldState;
 use crate::info::{PoolInfo, Stats};
 use crate::opened::Export;
 use crate::range_locks::RangeLocks;
+use crate::size_state::Sizes;
 use crate::wait::{IoTable, TaskId, WaitList};
 use crate::{Config, Reply};
 use cow_alloc::Allocator;
@@ -92,6 +93,9 @@ pub(crate) struct Core {
     pub(crate) lock_wait: WaitList,
     pub(crate) tick_wait: WaitList,
     pub(crate) ops_in_progress: usize,
+    /// Operations that wait for space to come back.
+    pub(crate) space_waiters: usize,
+    pub(crate) sizes: Sizes,
 }
 
 impl Core {
@@ -120,12 +124,21 @@ impl Core {
             lock_wait: WaitList::default(),
             tick_wait: WaitList::default(),
             ops_in_progress: 0,
+            space_waiters: 0,
+            sizes: Sizes::default(),
         }
     }
 
     /// The opened pool.
     pub(crate) fn pool(&mut self) -> Result<&mut Pool, Error> {
         self.pool.as_mut().ok_or_else(|| Error::Invalid("the pool is not open".into()))
+    }
+
+    /// What is known of sizes, and the snapshot tree.
+    pub(crate) fn sizes_and_tree(&mut self) -> Result<(&Sizes, &Tree), Error> {
+        let pool =
+            self.pool.as_ref().ok_or_else(|| Error::Invalid("the pool is not open".into()))?;
+        Ok((&self.sizes, &pool.tree))
     }
 
     /// The opened pool, if it takes changes.

@@ -21,7 +21,7 @@ pub struct SetSize {
     pub data_bytes: u64,
     /// Bytes of map nodes.
     pub metadata_bytes: u64,
-    /// Whether the figures are exact; else a lower bound (a branch point hides more).
+    /// Whether `data_bytes` is exact; else a lower bound (a branch point hides more).
     pub exact: bool,
     /// An upper bound of the data bytes; equal where exact.
     pub data_bytes_max: u64,
@@ -40,14 +40,19 @@ pub struct NodeInfo {
     pub volume: VolumeId,
     /// Head, user, undo, auto.
     pub kind: NodeKind,
-    /// `live`, `deleting` (only in listings that ask for all).
+    /// In use, not deleted.
     pub live: bool,
+    /// Deleted: how much of its map has been gone through so that it can go, in percent. `None` for
+    /// what is in use, and for a branch point, which stays until one branch is left.
+    pub reclaimed_percent: Option<u8>,
     /// Size of the volume in bytes.
     pub size_bytes: u64,
     /// Bytes of data that it maps; `None` until a fold has seen it.
     pub referenced_bytes: Option<u64>,
     /// Bytes of data that nothing else maps.
     pub unique_bytes: Option<u64>,
+    /// An upper bound of the same; equal where exact.
+    pub unique_bytes_max: Option<u64>,
     /// Bytes of map nodes that nothing else needs.
     pub unique_metadata_bytes: Option<u64>,
     /// Whether `unique_bytes` is exact.

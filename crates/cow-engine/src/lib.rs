@@ -4,7 +4,7 @@
 //! [`Engine::step`] owns all change. Inside, whatever waits for a device operation is a task (an
 //! `async fn` that the engine polls itself, see `task.rs`); the state is in `core.rs`. The way of
 //! a write is `write.rs` and `place.rs`, of a read `read.rs` and `lookup.rs`, of a verb `verbs.rs`; frames and
-//! flushes are `flush.rs`, admission is `space.rs` and `reserve.rs`, checkpoints are `fold/`, opening is
+//! flushes are `flush.rs`, sizes `sizes.rs` and `exact.rs`, admission is `space.rs` and `reserve.rs`, checkpoints are `fold/`, opening is
 //! `recover/`.
 #![forbid(unsafe_code)]
 
@@ -12,6 +12,7 @@ pub mod api;
 mod core;
 mod discard;
 mod error;
+mod exact;
 mod export;
 mod flush;
 mod fold;
@@ -30,6 +31,8 @@ mod range_locks;
 mod read;
 mod recover;
 mod reserve;
+mod size_state;
+mod sizes;
 mod space;
 mod task;
 mod verbs;

@@ -3,11 +3,13 @@
 use crate::api::Reply;
 use crate::core::OpResult;
 use crate::error::Error;
-use crate::fold::fold_now;
-use crate::info::{NodeInfo, SetSize};
+use crate::fold::fold_if_writable;
+use crate::info::NodeInfo;
 use crate::loading::{load_props, load_rows_for};
 use crate::lookup::{load, root_slot};
 use crate::read::Pin;
+use crate::size_state::unique;
+use crate::sizes::{self, set_size};
 use crate::task::Cx;
 use cow_format::entry::{NodeKind, Root};
 use cow_format::mapnode::{FANOUT, FANOUT_BITS, Slot, span_blocks};
@@ -17,37 +19,14 @@ use std::pin::Pin as StdPin;
 
 const BLOCK: u64 = BLOCK_SIZE as u64;
 
-/// What deleting exactly these nodes together would free, as of the last fold.
-pub(crate) async fn set_size(cx: &Cx, ids: &[NodeId]) -> Result<SetSize, Error> {
-    load_rows_for(cx, ids).await?;
-    let mut core = cx.core();
-    let pool = core.pool()?;
-    let answer = pool.tree.set_size(ids);
-    Ok(SetSize {
-        names: ids.iter().filter_map(|&id| pool.tree.full_name(id)).collect(),
-        data_bytes: answer.freed.data * BLOCK,
-        metadata_bytes: answer.freed.map * BLOCK,
-        exact: answer.exact,
-        data_bytes_max: answer.upper.data * BLOCK,
-        as_of: pool.cp.tail.seq,
-    })
-}
-
-pub(crate) async fn set_size_of(cx: &Cx, names: Vec<String>) -> OpResult {
+pub(crate) async fn set_size_of(cx: &Cx, names: Vec<String>, wait: bool) -> OpResult {
     fold_if_writable(cx).await?;
     let ids = {
         let mut core = cx.core();
         let tree = &core.pool()?.tree;
         names.iter().map(|name| tree.resolve(name)).collect::<Result<Vec<_>, _>>()?
     };
-    set_size(cx, &ids).await.map(Reply::SetSize)
-}
-
-/// Sizes are exact as of the last fold, so one that asks for exact sizes waits for a fold; a
-/// pool that was opened read-only shows what its last checkpoint says.
-async fn fold_if_writable(cx: &Cx) -> Result<(), Error> {
-    let writable = cx.core().writable().is_ok();
-    if writable { fold_now(cx).await } else { Ok(()) }
+    set_size(cx, &ids, wait).await.map(Reply::SetSize)
 }
 
 pub(crate) async fn info(cx: &Cx, exact: bool) -> OpResult {
@@ -89,7 +68,11 @@ async fn node_infos(cx: &Cx, ids: Vec<NodeId>) -> Result<Vec<NodeInfo>, Error> {
     let mut out = Vec::with_capacity(ids.len());
     for id in ids {
         load_for_list(cx, id).await?;
-        out.extend(node_info(cx, id)?);
+        let info = node_info(cx, id)?;
+        if info.as_ref().is_some_and(|info| info.unique_bytes.is_some() && !info.exact) {
+            sizes::want(cx, id);
+        }
+        out.extend(info);
     }
     Ok(out)
 }
@@ -128,10 +111,10 @@ fn node_info(cx: &Cx, id: NodeId) -> Result<Option<NodeInfo>, Error> {
         None => return Ok(None),
     };
     let (open_readers, open_writers) = core.users(volume, (!is_head).then_some(id));
-    let tree = &core.pool()?.tree;
+    let (known, tree) = core.sizes_and_tree()?;
     let Some(node) = tree.node(id) else { return Ok(None) };
     let entry = &node.entry;
-    let unique = tree.unique(id);
+    let unique = unique(known, tree, id);
     let props = node.props().map(|p| p.map.iter().map(|(k, v)| (k.clone(), v.clone())).collect());
     Ok(Some(NodeInfo {
         name: tree.full_name(id).unwrap_or_else(|| format!("#{id}")),
@@ -139,11 +122,13 @@ fn node_info(cx: &Cx, id: NodeId) -> Result<Option<NodeInfo>, Error> {
         volume,
         kind: entry.kind,
         live: node.is_live(),
+        reclaimed_percent: tree.reclaimed_percent(id),
         size_bytes: entry.size_bytes,
         referenced_bytes: tree.referenced(id).map(|count| count.data * BLOCK),
-        unique_bytes: unique.map(|(count, _)| count.data * BLOCK),
-        unique_metadata_bytes: unique.map(|(count, _)| count.map * BLOCK),
-        exact: unique.is_some_and(|(_, exact)| exact),
+        unique_bytes: unique.map(|bounds| bounds.freed.data * BLOCK),
+        unique_bytes_max: unique.map(|bounds| bounds.most * BLOCK),
+        unique_metadata_bytes: unique.map(|bounds| bounds.freed.map * BLOCK),
+        exact: unique.is_some_and(|bounds| bounds.exact),
         created_ns: entry.created_ns,
         expiry_ns: entry.expiry_ns,
         origin: tree.origin_name(id),

@@ -163,8 +163,10 @@ pub(crate) async fn admit(cx: &Cx, data: u64, map: u64, tier: Tier) -> Result<Pr
             }
             core.fold.wanted = true;
             core.fold.trim_everything = true;
+            core.space_waiters += 1;
         }
         cx.wait(|core| &mut core.fold_wait).await;
+        cx.core().space_waiters -= 1;
         rounds += 1;
     }
 }

@@ -334,7 +334,8 @@ pub(crate) async fn delete(
             load_props(cx, id).await?;
         }
     }
-    let size = crate::query::set_size(cx, &ids).await?;
+    // What a preview says is waited for; a delete is not kept waiting.
+    let size = crate::sizes::set_size(cx, &ids, dry_run).await?;
     // What would be refused is refused in a dry run too.
     let plan = |core: &mut Core| -> Result<Vec<Record>, TreeError> {
         refuse_users(core, &ids)?;

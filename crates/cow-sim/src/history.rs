@@ -1,13 +1,12 @@
 //! Random histories: clients that ask for everything, and machines that die.
 
+mod space;
 mod workload;
 
 pub use workload::Workload;
 
-use crate::cmd::Cmd;
 use crate::disk::{Crash, Faults, SimDisk};
 use crate::lose::lose_newest_checkpoint;
-use crate::model::State;
 use crate::oracle::Oracle;
 use crate::rng::Rng;
 use crate::run::{caught, tail};
@@ -188,7 +187,7 @@ fn live<M: Machine>(
     }
     sim.reconcile()?;
     if rng.one_in(2) {
-        check_space(sim, config.palette > 0)?;
+        space::check_space(sim, rng, config.palette > 0)?;
     }
     if !config.crashes || rng.one_in(4) {
         match sim.aux(Op::Close)? {
@@ -221,23 +220,4 @@ fn compare<M: Machine>(
     }
     *compared = sim.trace().len();
     sim.compare(workload.written())
-}
-
-/// With everything reclaimed, the pool holds what can be seen and no more, unless blocks are
-/// `shared`: by branches, or as the same content was written to several places.
-fn check_space<M: Machine>(sim: &mut Sim<M>, shared: bool) -> Result<(), Stop> {
-    for cmd in [Cmd::Checkpoint, Cmd::WaitReclaim, Cmd::Checkpoint] {
-        sim.run(cmd)?;
-    }
-    let Ok(Reply::Info(info)) = sim.aux(Op::Info { exact: true })? else {
-        return Err(Stop::Bug("info gave none".to_owned()));
-    };
-    let state: &State = sim.oracle.live();
-    let Some(expected) = state.distinct_bytes() else { return Ok(()) };
-    let got = info.data_bytes;
-    if got < expected || !shared && got > expected {
-        let text = format!("the pool says {got} bytes of data, clients can see {expected}");
-        return Err(Stop::Bug(text));
-    }
-    Ok(())
 }

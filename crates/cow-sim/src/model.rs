@@ -158,6 +158,19 @@ impl State {
         }
     }
 
+    /// What is left without these snapshots, `VOL@SNAP`.
+    #[must_use]
+    pub fn without(&self, snaps: &[String]) -> Self {
+        let mut left = self.clone();
+        for name in snaps {
+            let Some((volume, snap)) = name.split_once('@') else { continue };
+            if let Some(volume) = left.volumes.get_mut(volume) {
+                volume.snaps.remove(snap);
+            }
+        }
+        left
+    }
+
     /// Bytes of data that a pool holding this needs at least, each distinct block counted once.
     /// Exact if no volume was ever cloned or rolled back; `None` if blocks are mixed, for those
     /// may be equal by chance.

@@ -52,7 +52,7 @@ fn fill(pool: &mut Pool, volume: &str, from: u64, token: &mut u64) -> u64 {
 }
 
 fn set_size(pool: &mut Pool, name: &str) -> SetSize {
-    match pool.aux(Op::SetSize { names: vec![name.to_owned()] }) {
+    match pool.aux(Op::SetSize { names: vec![name.to_owned()], wait: false }) {
         Ok(Ok(Reply::SetSize(size))) => size,
         other => panic!("the size of {name}: {other:?}"),
     }

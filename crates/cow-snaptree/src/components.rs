@@ -43,6 +43,10 @@ impl Tree {
                 (part, DefaultHasher::new())
             });
             (visit.id.0, visit.survives, node.row_changes, node.rooted).hash(hasher);
+            if node.entry.inexact {
+                // Damage kept a fold from counting what its map lost.
+                node.map_changes.hash(hasher);
+            }
             if visit.survives {
                 part.leaves.push(visit.id);
             } else if set.contains(&visit.id) {

@@ -36,6 +36,7 @@ mod chunkmap;
 mod components;
 mod delete;
 mod error;
+mod free_up;
 mod lookup;
 mod name;
 mod node;

@@ -5,7 +5,7 @@ use crate::row::{add, sub};
 use crate::tree::Tree;
 use cow_format::blob::{BlobKind, BlobRef, PAYLOAD};
 use cow_format::entry::{Count, NodeState};
-use cow_format::{Gen, NodeId};
+use cow_format::{BLOCK_SIZE, Gen, NodeId};
 
 /// A blob that nothing points to any more; its blocks are to be freed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,6 +73,21 @@ impl Tree {
             debug_assert!(node.entry.state == NodeState::Walking, "the cursor of no walk");
             debug_assert!(node.entry.cursor <= block, "the cursor goes back");
             node.entry.cursor = block;
+        }
+    }
+
+    /// How much of a deleted node's map the walker has passed; `None` for what is not deleted, and for
+    /// a branch point.
+    pub fn reclaimed_percent(&self, id: NodeId) -> Option<u8> {
+        let node = self.node(id)?;
+        let entry = &node.entry;
+        match entry.state {
+            NodeState::Live => None,
+            NodeState::Deleting => (!node.is_branch_point()).then_some(0),
+            NodeState::Walking => {
+                let end = entry.size_bytes.div_ceil(BLOCK_SIZE as u64).max(1);
+                Some((u128::from(entry.cursor.min(end)) * 100 / u128::from(end)) as u8)
+            }
         }
     }
 

@@ -281,6 +281,13 @@ pub struct Space {
     /// VOL or VOL@SNAP
     #[arg(value_parser = object_name)]
     pub names: Vec<String>,
+    /// Name snapshots whose deletion frees this much: expired ones first, then undo, automatic and
+    /// ordinary ones, the oldest first, and none that is not needed. Held ones are never named
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, conflicts_with = "names")]
+    pub free_up: Option<u64>,
+    /// Wait until the sizes of branches, too, are exact
+    #[arg(long)]
+    pub wait: bool,
     #[command(flatten)]
     pub listing: Listing,
 }

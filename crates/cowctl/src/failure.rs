@@ -23,6 +23,8 @@ pub enum Failure {
     Refused(String),
     /// Corruption was found, and has been reported.
     Corrupt(String),
+    /// There is not so much space to be had.
+    NoSpace(String),
     /// Anything else.
     Failed(String),
     /// A file that is not the pool.
@@ -63,6 +65,7 @@ impl Failure {
             Self::Usage(_) => 2,
             Self::NotFound(_) => 3,
             Self::Refused(_) => 4,
+            Self::NoSpace(_) => 6,
             Self::Corrupt(_) => 5,
             Self::File { error, .. } if error.kind() == io::ErrorKind::StorageFull => 6,
             Self::Failed(_) | Self::File { .. } | Self::Output(_) => 1,
@@ -89,6 +92,7 @@ impl fmt::Display for Failure {
             | Self::NotFound(text)
             | Self::Refused(text)
             | Self::Corrupt(text)
+            | Self::NoSpace(text)
             | Self::Failed(text) => f.write_str(text),
             Self::File { path, error } => write!(f, "{}: {error}", path.display()),
             Self::Output(error) => write!(f, "standard output: {error}"),

@@ -175,16 +175,21 @@ impl Session {
     /// All volumes and snapshots that are not deleted, in order: each volume, then its snapshots
     /// by age.
     pub fn list(&self, exact: bool) -> Result<Vec<NodeInfo>, Failure> {
-        let mut nodes = match self.call(Verb::List { exact })? {
+        self.list_all(exact).map(|(live, _)| live)
+    }
+
+    /// The same, and what is deleted and not reclaimed yet.
+    pub fn list_all(&self, exact: bool) -> Result<(Vec<NodeInfo>, Vec<NodeInfo>), Failure> {
+        let nodes = match self.call(Verb::List { exact })? {
             Answer::List(nodes) => nodes,
             other => return self.misfit(&other),
         };
-        nodes.retain(|node| node.live);
-        nodes.sort_by_cached_key(|node| {
+        let (mut live, deleted): (Vec<_>, Vec<_>) = nodes.into_iter().partition(|node| node.live);
+        live.sort_by_cached_key(|node| {
             let volume = node.name.split('@').next().unwrap_or_default().to_owned();
             (volume, !node.is_volume(), node.created_ns, node.node)
         });
-        Ok(nodes)
+        Ok((live, deleted))
     }
 
     /// One volume or snapshot of a list.

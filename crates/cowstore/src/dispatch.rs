@@ -117,7 +117,9 @@ fn look(pool: &Pool, verb: Verb) -> Result<Answer, Error> {
     match verb {
         Verb::GetProps { name } => pool.props(&name).map(Answer::Props),
         Verb::List { exact } => pool.list(exact).map(Answer::List),
-        Verb::SetSize { names } => pool.set_size(&names).map(Answer::SetSize),
+        Verb::SetSize { names, wait: false } => pool.set_size(&names).map(Answer::SetSize),
+        Verb::SetSize { names, wait: true } => pool.exact_size(&names).map(Answer::SetSize),
+        Verb::FreeUp { bytes } => pool.free_up(bytes).map(Answer::SetSize),
         Verb::Info { exact } => pool.info(exact).map(|info| Answer::Info(Box::new(info))),
         Verb::Diff { from, to, offset, limit } => {
             pool.diff(&from, &to, offset, limit.clamp(1, DIFF_LIMIT)).map(Answer::Diff)

@@ -214,9 +214,11 @@ impl Fake {
                 volume: VolumeId(1),
                 kind: node.kind,
                 live: true,
+                reclaimed_percent: None,
                 size_bytes: node.size,
                 referenced_bytes: data,
                 unique_bytes: data,
+                unique_bytes_max: data,
                 unique_metadata_bytes: Some(0),
                 exact: true,
                 created_ns: 1,
@@ -333,7 +335,8 @@ impl Fake {
                 nodes.retain(|node| names.contains(&node.name));
                 Ok(Reply::List(nodes))
             }
-            Op::SetSize { names } => {
+            Op::FreeUp { .. } => Ok(Reply::SetSize(SetSize { exact: true, ..SetSize::default() })),
+            Op::SetSize { names, .. } => {
                 Ok(Reply::SetSize(SetSize { names, exact: true, ..SetSize::default() }))
             }
             Op::Info { .. } => {

@@ -119,6 +119,14 @@ pub enum Verb {
     SetSize {
         /// What.
         names: Vec<String>,
+        /// Read maps where counts leave bounds.
+        #[serde(default)]
+        wait: bool,
+    },
+    /// See [`crate::Pool::free_up`]. Answer: `SetSize`.
+    FreeUp {
+        /// Bytes of data.
+        bytes: u64,
     },
     /// See [`crate::Pool::info`]. Answer: `Info`.
     Info {

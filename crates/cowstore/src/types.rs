@@ -145,12 +145,19 @@ pub struct NodeInfo {
     pub kind: NodeKind,
     /// Not deleted.
     pub live: bool,
+    /// Deleted: how much of its map has been gone through so that it can go, in percent. `None` for
+    /// what is in use, and for a branch point, which stays until one branch is left.
+    #[serde(default)]
+    pub reclaimed_percent: Option<u8>,
     /// Size of the volume in bytes.
     pub size_bytes: u64,
     /// Bytes of data that it maps; `None` until a fold has seen it.
     pub referenced_bytes: Option<u64>,
     /// Bytes of data that nothing else maps.
     pub unique_bytes: Option<u64>,
+    /// An upper bound of the same; equal where exact.
+    #[serde(default)]
+    pub unique_bytes_max: Option<u64>,
     /// Bytes of map nodes that nothing else needs.
     pub unique_metadata_bytes: Option<u64>,
     /// Whether `unique_bytes` is exact.
@@ -199,9 +206,11 @@ impl From<engine::NodeInfo> for NodeInfo {
             volume: info.volume.0,
             kind: info.kind.into(),
             live: info.live,
+            reclaimed_percent: info.reclaimed_percent,
             size_bytes: info.size_bytes,
             referenced_bytes: info.referenced_bytes,
             unique_bytes: info.unique_bytes,
+            unique_bytes_max: info.unique_bytes_max,
             unique_metadata_bytes: info.unique_metadata_bytes,
             exact: info.exact,
             created_ns: info.created_ns,

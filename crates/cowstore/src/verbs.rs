@@ -171,9 +171,25 @@ impl Pool {
         expect!(reply, Reply::List(nodes) => nodes.into_iter().map(NodeInfo::from).collect())
     }
 
-    /// What deleting exactly these together would free.
+    /// What deleting exactly these together would free, at once: where branches leave bounds, those.
     pub fn set_size(&self, names: &[impl AsRef<str>]) -> Result<SetSize, Error> {
-        let reply = self.call(Op::SetSize { names: strings(names) });
+        let reply = self.call(Op::SetSize { names: strings(names), wait: false });
+        expect!(reply, Reply::SetSize(size) => size.into())
+    }
+
+    /// The same, and exact: reads what differs between the branches where counts leave bounds. Not
+    /// exact only where a map is damaged, or while others wait for space.
+    pub fn exact_size(&self, names: &[impl AsRef<str>]) -> Result<SetSize, Error> {
+        let reply = self.call(Op::SetSize { names: strings(names), wait: true });
+        expect!(reply, Reply::SetSize(size) => size.into())
+    }
+
+    /// Names snapshots whose deletion together frees so many bytes of data, and says how many it
+    /// really is. They are taken in the order expired, undo, auto, user, the oldest first, as few
+    /// as that takes, and each is needed; none that is held or open. All that there are if even they
+    /// free less.
+    pub fn free_up(&self, bytes: u64) -> Result<SetSize, Error> {
+        let reply = self.call(Op::FreeUp { bytes });
         expect!(reply, Reply::SetSize(size) => size.into())
     }
 

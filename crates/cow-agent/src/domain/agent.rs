@@ -218,7 +218,7 @@ impl Agent {
             let cell = self.owner(id)?;
             names.extend(self.members(&cell, id, false)?.into_iter().map(|node| node.name));
         }
-        let size = self.pool.set_size(&names)?;
+        let size = self.pool.exact_size(&names)?;
         Ok(Reclaim {
             ids: ids.to_vec(),
             freed_bytes: size.data_bytes,

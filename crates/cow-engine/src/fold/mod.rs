@@ -143,6 +143,13 @@ pub(crate) async fn fold_now(cx: &Cx) -> Result<(), Error> {
     }
 }
 
+/// Sizes are exact as of the last fold, so one that asks for exact sizes waits for a fold; a
+/// pool that was opened read-only shows what its last checkpoint says.
+pub(crate) async fn fold_if_writable(cx: &Cx) -> Result<(), Error> {
+    let writable = cx.core().writable().is_ok();
+    if writable { fold_now(cx).await } else { Ok(()) }
+}
+
 /// Runs one fold from freeze to publication.
 pub(crate) async fn run(cx: &Cx, at: FoldAt) -> Result<(), Error> {
     let Some(mut fold) = Fold::freeze(cx, at)? else { return Ok(()) };

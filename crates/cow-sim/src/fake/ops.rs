@@ -57,6 +57,19 @@ impl<const BUG: u8> Fake<BUG> {
             Op::Read { export, offset, len } => self.read_bytes(export, offset, len),
             Op::Extents { export, offset, len } => self.extents(export, offset, len),
             Op::List { .. } => Ok(self.list()),
+            Op::SetSize { names, .. } => {
+                let bytes = |state: &crate::model::State| state.distinct_bytes().unwrap_or(0);
+                let freed = bytes(&self.state) - bytes(&self.state.without(&names));
+                let (data_bytes, data_bytes_max) = (freed, freed);
+                let size = SetSize {
+                    names,
+                    data_bytes,
+                    data_bytes_max,
+                    exact: true,
+                    ..SetSize::default()
+                };
+                Ok(Reply::SetSize(size))
+            }
             Op::Info { .. } => {
                 let data_bytes = self.state.distinct_bytes().unwrap_or_default();
                 Ok(Reply::Info(Box::new(PoolInfo { data_bytes, ..PoolInfo::default() })))
@@ -277,9 +290,11 @@ fn info(name: String, kind: NodeKind, node: &crate::model::Snap) -> NodeInfo {
         volume: VolumeId(1),
         kind,
         live: true,
+        reclaimed_percent: None,
         size_bytes: node.size,
         referenced_bytes: None,
         unique_bytes: None,
+        unique_bytes_max: None,
         unique_metadata_bytes: None,
         exact: false,
         created_ns: 0,

@@ -2,6 +2,7 @@
 //! and freed (`sim`, `oracle`, `setsize`), the verbs (`verbs`), the table and hostile input (`table`), damage (`damage`).
 
 mod damage;
+mod free_up;
 mod oracle;
 mod setsize;
 mod sim;

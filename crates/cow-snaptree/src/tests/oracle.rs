@@ -183,7 +183,7 @@ fn split(name: &str) -> (String, String) {
 }
 
 /// One random verb or write.
-fn act(sim: &mut Sim, step: u64) {
+pub(crate) fn act(sim: &mut Sim, step: u64) {
     let volumes: Vec<String> = sim.tree.volumes().map(|(_, v)| v.name.clone()).collect();
     let Some(volume) = sim.rng.pick(&(0..volumes.len()).collect::<Vec<_>>()) else { return };
     let volume = volumes[volume].clone();

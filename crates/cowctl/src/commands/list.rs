@@ -40,7 +40,11 @@ pub fn list(path: &Path, args: &List) -> Result<(), Failure> {
     let columns =
         columns(&args.listing, &["name", "type", "size", "referenced", "unique", "created"])?;
     let order = order(&args.listing)?;
-    let mut nodes = session::with(path, Access::Look, |pool| listed(pool, &args.names))?;
+    let (mut nodes, deleted) = session::with(path, Access::Look, |pool| {
+        let (nodes, deleted) = pool.list_all(true)?;
+        named(pool, &nodes, &args.names)?;
+        Ok((nodes, deleted))
+    })?;
     let wanted = |node: &NodeInfo| {
         let of = |name: &String| {
             node.name == *name
@@ -54,9 +58,34 @@ pub fn list(path: &Path, args: &List) -> Result<(), Failure> {
     let mut rows: Vec<Value> = nodes.iter().map(row).collect();
     sort(&mut rows, &order);
     if args.listing.json {
-        return output::json("list", json!({"items": rows}));
+        let reclaiming: Vec<Value> = deleted.iter().map(reclaiming_row).collect();
+        return output::json("list", json!({"items": rows, "reclaiming": reclaiming}));
     }
-    table(&rows, &columns, args.listing.exact).print(args.listing.scripts)
+    table(&rows, &columns, args.listing.exact).print(args.listing.scripts)?;
+    match reclaiming(&deleted).filter(|_| !args.listing.scripts) {
+        Some(line) => output::line(line),
+        None => Ok(()),
+    }
+}
+
+/// What was deleted and is not gone yet, as JSON.
+fn reclaiming_row(node: &NodeInfo) -> Value {
+    json!({"id": node.node, "percent": node.reclaimed_percent, "branch_point": node.reclaimed_percent.is_none()})
+}
+
+/// The same in words; `None` if there is nothing to wait for. A branch point is not: it stays until
+/// one branch is left.
+fn reclaiming(deleted: &[NodeInfo]) -> Option<String> {
+    let percents: Vec<u64> =
+        deleted.iter().filter_map(|node| node.reclaimed_percent.map(u64::from)).collect();
+    let count = percents.len() as u64;
+    let mean = percents.iter().sum::<u64>().checked_div(count)?;
+    let what = if count == 1 {
+        "one deleted snapshot".into()
+    } else {
+        format!("{count} deleted snapshots")
+    };
+    Some(format!("reclaiming {mean}%: {what}"))
 }
 
 /// A volume or snapshot as JSON.
@@ -74,6 +103,7 @@ pub fn row(node: &NodeInfo) -> Value {
         "size_bytes": node.size_bytes,
         "referenced_bytes": node.referenced_bytes,
         "unique_bytes": node.unique_bytes,
+        "unique_bytes_max": node.unique_bytes_max,
         "metadata_bytes": node.unique_metadata_bytes,
         "exact": node.exact,
         "created_at": rfc3339(node.created_ns),
@@ -96,8 +126,8 @@ fn state(node: &NodeInfo) -> &'static str {
         return "importing";
     }
     match node.unique_bytes {
-        None => "computing",
-        Some(_) => "ready",
+        Some(_) if node.exact => "ready",
+        _ => "computing",
     }
 }
 
@@ -186,6 +216,10 @@ fn to_the_second(time: &str) -> String {
 /// All nodes, sizes exact, with each of `names` sure to be among them.
 pub fn listed(pool: &Session, names: &[String]) -> Result<Vec<NodeInfo>, Failure> {
     let nodes = pool.list(true)?;
-    names.iter().try_for_each(|name| pool.find(&nodes, name).map(|_| ()))?;
+    named(pool, &nodes, names)?;
     Ok(nodes)
+}
+
+fn named(pool: &Session, nodes: &[NodeInfo], names: &[String]) -> Result<(), Failure> {
+    names.iter().try_for_each(|name| pool.find(nodes, name).map(|_| ()))
 }

@@ -58,8 +58,9 @@ pub fn all_verbs_from_outside(backend: &dyn Backend) {
     assert_eq!(props.props, [(name("k"), name("v"))]);
     let Answer::List(list) = ok(Verb::List { exact: true }) else { panic!() };
     assert_eq!(list, pool.list(false).unwrap());
-    let set = ok(Verb::SetSize { names: vec![name("d")] });
+    let set = ok(Verb::SetSize { names: vec![name("d")], wait: true });
     assert!(matches!(set, Answer::SetSize(_)));
+    assert!(matches!(ok(Verb::FreeUp { bytes: 1 }), Answer::SetSize(_)));
     let Answer::Info(info) = ok(Verb::Info { exact: false }) else { panic!() };
     assert_eq!(info.uuid, pool.identity().uuid_text());
     let diff = Verb::Diff { from: name("v@s"), to: name("v"), offset: 0, limit: 10 };

@@ -1,0 +1,110 @@
+//! Sizes against what clients can see: what deleting a set of snapshots would free, and what it
+//! frees.
+
+use crate::cmd::Cmd;
+use crate::model::State;
+use crate::rng::Rng;
+use crate::sim::{Sim, Stop};
+use crate::world::Machine;
+use cow_engine::{Op, PoolInfo, Reply, SetSize};
+
+/// With everything reclaimed, the pool holds what can be seen and no more, unless blocks are
+/// `shared`, as the same content was written to several places. And then it is known beforehand what
+/// the deletion of any snapshots frees.
+pub(super) fn check_space<M: Machine>(
+    sim: &mut Sim<M>,
+    rng: &mut Rng,
+    shared: bool,
+) -> Result<(), Stop> {
+    rest(sim)?;
+    let before = info(sim)?.data_bytes;
+    let state: &State = sim.oracle.live();
+    let Some(expected) = state.distinct_bytes() else { return Ok(()) };
+    if before < expected || !shared && before > expected {
+        let text = format!("the pool says {before} bytes of data, clients can see {expected}");
+        return Err(Stop::Bug(text));
+    }
+    if shared {
+        return Ok(());
+    }
+    let (set, branched) = (random_set(state, rng), has_branches(state));
+    if set.is_empty() {
+        return Ok(());
+    }
+    let Some(freed) = state.without(&set).distinct_bytes().map(|left| expected - left) else {
+        return Ok(());
+    };
+    let bounds = size(sim, &set, false)?;
+    let what = |text: &str| Err(Stop::Bug(format!("{text}: {set:?} frees {freed}, {bounds:?}")));
+    if bounds.data_bytes > freed || freed > bounds.data_bytes_max {
+        return what("outside of the bounds");
+    }
+    if bounds.exact && bounds.data_bytes != freed {
+        return what("said to be exact");
+    }
+    if !bounds.exact && !branched {
+        return what("not exact, though nothing branches");
+    }
+    let exact = size(sim, &set, true)?;
+    if !exact.exact || exact.data_bytes != freed || exact.data_bytes_max != freed {
+        return Err(Stop::Bug(format!("after a walk: {set:?} frees {freed}, {exact:?}")));
+    }
+    sim.run(Cmd::Delete { names: set.clone(), recursive: false })?;
+    rest(sim)?;
+    let after = info(sim)?.data_bytes;
+    if before - after != freed {
+        return Err(Stop::Bug(format!("{set:?} freed {}, not {freed}", before - after)));
+    }
+    Ok(())
+}
+
+/// Waits until reclaim and trim have come to rest.
+fn rest<M: Machine>(sim: &mut Sim<M>) -> Result<(), Stop> {
+    for cmd in [Cmd::Checkpoint, Cmd::WaitReclaim, Cmd::Checkpoint] {
+        sim.run(cmd)?;
+    }
+    Ok(())
+}
+
+fn info<M: Machine>(sim: &mut Sim<M>) -> Result<PoolInfo, Stop> {
+    match sim.aux(Op::Info { exact: true })? {
+        Ok(Reply::Info(info)) => Ok(*info),
+        other => Err(Stop::Bug(format!("info answered {other:?}"))),
+    }
+}
+
+fn size<M: Machine>(sim: &mut Sim<M>, set: &[String], wait: bool) -> Result<SetSize, Stop> {
+    match sim.aux(Op::SetSize { names: set.to_vec(), wait })? {
+        Ok(Reply::SetSize(size)) => Ok(size),
+        other => Err(Stop::Bug(format!("the size of {set:?}: {other:?}"))),
+    }
+}
+
+/// Some of the snapshots that clients know the names of.
+fn random_set(state: &State, rng: &mut Rng) -> Vec<String> {
+    let one_in = [1, 2, 4][rng.below(3) as usize];
+    let mut set = Vec::new();
+    for (name, volume) in &state.volumes {
+        for snap in volume.snaps.keys() {
+            if rng.one_in(one_in) {
+                set.push(format!("{name}@{snap}"));
+            }
+        }
+    }
+    set
+}
+
+/// Whether a volume was rolled back. (Whether it is a clone, clients cannot see; then some block of
+/// it is another's, too.)
+fn has_branches(state: &State) -> bool {
+    let whole = state.distinct_bytes();
+    let apart: Option<u64> = state
+        .volumes
+        .iter()
+        .map(|(name, volume)| {
+            let alone = State { volumes: [(name.clone(), volume.clone())].into() };
+            alone.distinct_bytes()
+        })
+        .sum();
+    whole != apart || state.volumes.values().any(|volume| volume.rollbacks > 0)
+}
