@@ -34,8 +34,7 @@ pub fn check(blocks: &mut dyn Blocks, options: &Options<'_>) -> Result<Report, O
     };
     let exact = cp.damage.is_empty() && cp.damage_overflow == 0 && cp.flags & FLAG_LEAKS == 0;
     known_damage(&mut cx, &cp, &tree);
-    let expected = cp.data_blocks.saturating_add(cp.meta_blocks);
-    let sums = walking::walk_all(&mut cx, &tree, &mut reach, expected, exact);
+    let sums = walking::walk_all(&mut cx, &tree, &mut reach, &cp, exact);
     bitmap::check(&mut cx, &sb, &cp, Some(&reach));
     if exact && !cx.incomplete {
         counters(&mut cx, &cp, &sums);

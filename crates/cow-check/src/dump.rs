@@ -139,6 +139,20 @@ fn checkpoint_fields(cp: &Checkpoint) -> Vec<(&'static str, Value)> {
     let used_pages = cp.pages.iter().filter(|page| page.used > 0).count() as u64;
     let fresh = cp.zones.iter().filter(|zone| zone.fresh).count() as u64;
     let free: u64 = cp.zones.iter().map(|zone| u64::from(zone.free)).sum();
+    let detached: Vec<Value> = cp
+        .detached
+        .iter()
+        .map(|line| {
+            Value::Object(vec![
+                ("node", line.node.0.into()),
+                ("level", u32::from(line.level).into()),
+                ("index", line.index.into()),
+                ("block", line.slot.phys.0.into()),
+                ("birth", line.slot.birth.0.into()),
+                ("cursor", line.cursor.into()),
+            ])
+        })
+        .collect();
     let damage: Vec<Value> = cp
         .damage
         .iter()
@@ -169,6 +183,7 @@ fn checkpoint_fields(cp: &Checkpoint) -> Vec<(&'static str, Value)> {
         ("chunks", cp.chunks.iter().map(|p| p.0.into()).collect::<Vec<_>>().into()),
         ("withheld", cp.withheld.iter().map(|p| p.0.into()).collect::<Vec<_>>().into()),
         ("damage", damage.into()),
+        ("detached", detached.into()),
         ("damage_overflow", cp.damage_overflow.into()),
         ("zones", (cp.zones.len() as u64).into()),
         ("fresh_zones", fresh.into()),

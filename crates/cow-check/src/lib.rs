@@ -40,6 +40,7 @@ mod blocks;
 mod check;
 mod checkpoint;
 mod context;
+mod detached;
 mod dump;
 mod flip;
 mod frames;

@@ -12,6 +12,7 @@ use crate::reach::Reach;
 use crate::report::Structure;
 use crate::tally::Sums;
 use crate::tree::{above, gen_of, is_walking, name_of};
+use cow_format::checkpoint::Checkpoint;
 use cow_format::entry::Root;
 use cow_format::mapnode::{FANOUT, FANOUT_BITS, MapNode, Slot, span_blocks};
 use cow_format::{BLOCK_SIZE, Gen, NodeId};
@@ -22,9 +23,10 @@ pub(crate) fn walk_all(
     cx: &mut Cx<'_>,
     tree: &Tree,
     reach: &mut Reach,
-    expected: u64,
+    cp: &Checkpoint,
     exact: bool,
 ) -> Sums {
+    let expected = cp.data_blocks.saturating_add(cp.meta_blocks);
     let mut ids: Vec<(Gen, NodeId)> =
         tree.iter().map(|node| (node.entry.label_gen, node.entry.id)).collect();
     ids.sort_unstable();
@@ -42,12 +44,13 @@ pub(crate) fn walk_all(
         let above = above(tree, id);
         walk.compare_with(id, above, 0, true);
         let mut tally = walk.take_tally();
-        tally.inexact |= !exact;
+        tally.inexact |= !exact || Walk::is_detached(&cp.detached, id);
         walk.sums.settle(walk.cx, tree, id, above, &tally, row.as_ref());
     }
     for &(_, id) in ids.iter().filter(|(_, id)| is_walking(tree, *id)) {
         walk.follow_walking(id);
     }
+    walk.follow_detached(&cp.detached);
     if exact && !walk.cx.incomplete {
         let sums = std::mem::take(&mut walk.sums);
         sums.settle_born(walk.cx, tree);

@@ -12,6 +12,8 @@ pub(crate) struct FoldState {
     pub(crate) wanted: bool,
     /// One is to begin with the next tick: background work that nobody waits for.
     pub(crate) soon: bool,
+    /// There were no blocks for the kill row of what a discard had cut off.
+    pub(crate) detach_starved: bool,
     /// The next one trims all that it can, not only what is worth it by itself.
     pub(crate) trim_everything: bool,
     /// A trim came to the end of what one fold does.

@@ -75,8 +75,17 @@ impl Core {
                 || pool.alloc.pending_blocks() > 0
                 || pool.promised > 0
                 || !pool.active.is_empty()
-                || !pool.tree.walkable().is_empty()
+                || self.reclaim_is_pending()
                 || self.trim_is_pending()
+        })
+    }
+
+    /// Whether something deleted or discarded is still being given back.
+    fn reclaim_is_pending(&self) -> bool {
+        let starved = self.fold.detach_starved;
+        self.pool.as_ref().is_some_and(|pool| {
+            let detached = !pool.cp.detached.is_empty();
+            if detached { !starved } else { !pool.tree.walkable().is_empty() }
         })
     }
 
@@ -156,7 +165,7 @@ pub(crate) async fn admit(cx: &Cx, data: u64, map: u64, tier: Tier) -> Result<Pr
             if core.fold.is_stalled() {
                 return Err(Error::NoSpace(SpaceKind::Below));
             }
-            let walking = core.pool.as_ref().is_some_and(|p| !p.tree.walkable().is_empty());
+            let walking = core.reclaim_is_pending();
             let most = if core.trim_is_pending() { MAX_TRIM_ROUNDS } else { MAX_ROUNDS };
             if (rounds >= most && !walking) || !core.free_is_pending() {
                 return Err(Error::NoSpace(SpaceKind::Pool));

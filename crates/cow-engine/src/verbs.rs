@@ -504,9 +504,13 @@ pub(crate) async fn wait_reclaim(cx: &Cx) -> OpResult {
         cx.core().fold.trim_everything = true;
         fold_now(cx).await?;
         let mut core = cx.core();
-        let starved = core.fold.trim_starved;
-        let tree = &core.pool()?.tree;
-        if tree.walkable().is_empty() && (starved || tree.untrimmed().next().is_none()) {
+        let (starved, starved_of_rows) = (core.fold.trim_starved, core.fold.detach_starved);
+        let pool = core.pool()?;
+        let tree = &pool.tree;
+        if (starved_of_rows || pool.cp.detached.is_empty())
+            && tree.walkable().is_empty()
+            && (starved || tree.untrimmed().next().is_none())
+        {
             return Ok(Reply::Done);
         }
     }

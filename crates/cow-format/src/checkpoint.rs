@@ -3,7 +3,8 @@
 //!
 //! ```text
 //! block 0        header (4 KiB, own crc): positions, counters, lengths of the sections
-//! block 1 ..     body: chunks u64[], withheld u64[], damage 24 B[], zones 16 B[], pages 16 B[]
+//! block 1 ..     body: chunks u64[], withheld u64[], damage 24 B[], detached 48 B[], zones 16 B[],
+//!                pages 16 B[]
 //! last block     footer: magic, seq, crc of header and body
 //! ```
 //!
@@ -12,8 +13,9 @@
 
 use crate::checksum::{Salt, salted};
 use crate::geometry::CHUNK_PAGES;
+use crate::mapnode::{FANOUT_BITS, MAX_LEVEL, Slot};
 use crate::wire::{Malformed, Reader, Writer};
-use crate::{BLOCK_SIZE, Buf, Epoch, FormatError, FrameSeq, NodeId, Phys};
+use crate::{BLOCK_SIZE, Buf, Epoch, FormatError, FrameSeq, Gen, NodeId, Phys};
 
 /// First eight bytes of a header.
 pub const MAGIC: [u8; 8] = *b"COWCHKP1";
@@ -22,6 +24,8 @@ const FOOTER_MAGIC: [u8; 8] = *b"COWCPEND";
 pub const MAX_WITHHELD: usize = 1024;
 /// Damage entries that fit; a counter goes on beyond.
 pub const MAX_DAMAGE: usize = 256;
+/// Detached subtrees that fit.
+pub const MAX_DETACHED: usize = 512;
 /// Blocks may be allocated that nothing points to: a broken map node stood above them.
 pub const FLAG_LEAKS: u32 = 1;
 /// Reuse of quarantined blocks was waived: the checkpoint before this one is no fallback.
@@ -80,6 +84,21 @@ pub struct Damage {
     pub index: u64,
 }
 
+/// A subtree of a map that was discarded as a whole and is given back bit by bit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Detached {
+    /// Snapshot-tree node that discarded it.
+    pub node: NodeId,
+    /// Level of its top map node.
+    pub level: u8,
+    /// Index in that level.
+    pub index: u64,
+    /// What pointed to the top map node.
+    pub slot: Slot,
+    /// First block of the volume that has not been passed yet; all before is given back.
+    pub cursor: u64,
+}
+
 /// A checkpoint in memory.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Checkpoint {
@@ -115,6 +134,8 @@ pub struct Checkpoint {
     pub withheld: Vec<Phys>,
     /// Broken map nodes.
     pub damage: Vec<Damage>,
+    /// Discarded subtrees that are not all given back.
+    pub detached: Vec<Detached>,
     /// One a zone.
     pub zones: Vec<ZoneDesc>,
     /// One a table page: [`CHUNK_PAGES`] a chunk.
@@ -172,6 +193,7 @@ impl Checkpoint {
             self.zones.len() as u64,
             self.pages.len() as u64,
             body_len as u64,
+            self.detached.len() as u64,
         ] {
             w.u64(value);
         }
@@ -186,6 +208,15 @@ impl Checkpoint {
             w.u64(d.node.0);
             w.u64(d.index);
             w.u64(u64::from(d.level));
+        }
+        for d in &self.detached {
+            w.u64(d.node.0);
+            w.u64(d.index);
+            w.u64(u64::from(d.level));
+            w.u64(d.slot.phys.0);
+            w.u32(d.slot.birth.0);
+            w.u32(d.slot.crc);
+            w.u64(d.cursor);
         }
         for z in &self.zones {
             w.u32(z.crc);
@@ -249,6 +280,16 @@ struct Sections {
     zones: u64,
     pages: u64,
     body_len: u64,
+    detached: u64,
+}
+
+impl Sections {
+    fn expected_len(&self) -> u64 {
+        8 * (self.chunks + self.withheld)
+            + 24 * self.damage
+            + 48 * self.detached
+            + 16 * (self.zones + self.pages)
+    }
 }
 
 fn decode_header(
@@ -288,6 +329,7 @@ fn decode_header(
             zones: r.u64()?,
             pages: r.u64()?,
             body_len: r.u64()?,
+            detached: r.u64()?,
         };
         Ok((version, crc, cp, sections))
     };
@@ -300,9 +342,9 @@ fn decode_header(
         return Err(FormatError::Version { found: version, known });
     }
     let s = &sections;
-    let counts = [s.chunks, s.withheld, s.damage, s.zones, s.pages];
+    let counts = [s.chunks, s.withheld, s.damage, s.detached, s.zones, s.pages];
     if counts.iter().any(|&n| n > 1 << 32)
-        || s.body_len != 8 * (s.chunks + s.withheld) + 24 * s.damage + 16 * (s.zones + s.pages)
+        || s.body_len != s.expected_len()
         || s.pages != s.chunks * CHUNK_PAGES
         || s.zones != cp.pool_blocks.div_ceil(crate::geometry::ZONE_BLOCKS)
     {
@@ -322,6 +364,15 @@ fn decode_body(cp: &mut Checkpoint, s: &Sections, body: &[u8]) -> Result<(), Mal
     for _ in 0..s.damage {
         let (node, index, level) = (NodeId(r.u64()?), r.u64()?, r.u64()? as u8);
         cp.damage.push(Damage { node, level, index });
+    }
+    for _ in 0..s.detached {
+        let (node, index, level) = (NodeId(r.u64()?), r.u64()?, r.u64()?);
+        let level = u8::try_from(level).ok().filter(|&l| l <= MAX_LEVEL).ok_or(Malformed)?;
+        if index >> (FANOUT_BITS * u32::from(MAX_LEVEL - level)) != 0 {
+            return Err(Malformed);
+        }
+        let slot = Slot { phys: Phys(r.u64()?), birth: Gen(r.u32()?), crc: r.u32()? };
+        cp.detached.push(Detached { node, level, index, slot, cursor: r.u64()? });
     }
     for _ in 0..s.zones {
         cp.zones.push(ZoneDesc {

@@ -1,6 +1,6 @@
 //! Round trips, and that every flipped bit is noticed.
 
-use crate::checkpoint::{Checkpoint, JournalPos, PageDesc, ZoneDesc};
+use crate::checkpoint::{Checkpoint, Detached, JournalPos, PageDesc, ZoneDesc};
 use crate::entry::{Count, NodeEntry, Root};
 use crate::frame::{FLAG_PAD, Frame};
 use crate::geometry::{Geometry, LayoutOptions, ZONE_BLOCKS};
@@ -71,6 +71,8 @@ fn superblock_round_trip_and_every_bit() {
 
 #[test]
 fn checkpoint_round_trip_and_damage() {
+    let slot = Slot { phys: Phys(70), birth: Gen(3), crc: 8 };
+    let line = Detached { node: NodeId(5), level: 3, index: 255, slot, cursor: 1 << 20 };
     let cp = Checkpoint {
         seq: 41,
         epoch: Epoch(2),
@@ -78,6 +80,7 @@ fn checkpoint_round_trip_and_damage() {
         tail: JournalPos { block: 4, seq: FrameSeq(99), chain: 5 },
         chunks: vec![Phys(20_000)],
         withheld: vec![Phys(1), Phys(2)],
+        detached: vec![line],
         zones: vec![ZoneDesc { crc: 1, free: 2, longest: 3, home: 1, fresh: true }; 3],
         pages: vec![PageDesc { crc: 9, home: 1, fresh: false, used: 8 }; 256],
         ..Checkpoint::default()
@@ -90,6 +93,11 @@ fn checkpoint_round_trip_and_damage() {
         let mut bad = buf.clone();
         bad[at] ^= 0x10;
         assert!(Checkpoint::decode(&bad, 7, Phys(1)).is_err(), "byte {at}");
+    }
+    // There is no such place in a map, whatever the checksum says.
+    for line in [Detached { index: 256, ..line }, Detached { level: 5, ..line }] {
+        let bad = Checkpoint { detached: vec![line], ..cp.clone() };
+        assert!(Checkpoint::decode(&bad.encode(7), 7, Phys(1)).is_err(), "{line:?}");
     }
 }
 

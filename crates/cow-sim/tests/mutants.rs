@@ -45,6 +45,11 @@ const MUTANTS: &[(&str, &str, How)] = &[
     ("bitmapnow", "the bitmap holds blocks of records after the freeze", How::Crashes),
     ("tablenow", "the node table is written as it is, not as it was at the freeze", How::Crashes),
     ("nohoist", "trim leaves the deaths that it cleared in the rows of the children", How::Crashes),
+    (
+        "walkdetached",
+        "nodes are spliced while a discard of theirs is not all given back",
+        How::Crashes,
+    ),
     ("trimstale", "trim frees blocks and leaves the pointers to them", How::Tight),
 ];
 

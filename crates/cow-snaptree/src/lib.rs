@@ -35,6 +35,7 @@ mod change;
 mod chunkmap;
 mod components;
 mod delete;
+mod detach;
 mod error;
 mod free_up;
 mod lookup;

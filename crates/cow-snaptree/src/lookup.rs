@@ -109,7 +109,8 @@ impl Tree {
 
     /// Blocks that the node maps, as of the last fold; none before a fold has seen it.
     pub fn referenced(&self, id: NodeId) -> Option<Count> {
-        self.node(id).filter(|node| node.rooted).map(|node| node.entry.mapped)
+        let node = self.node(id).filter(|node| node.rooted && !self.is_mapped_inexact(id))?;
+        Some(node.entry.mapped)
     }
 
     /// The last ids given out: for the checkpoint.

@@ -110,11 +110,11 @@ impl Tree {
             // The usual case, which reads no row.
             let live = |id: NodeId| self.node(id).is_some_and(|node| node.is_live());
             match node.children.as_slice() {
-                [] => return Some((entry.born, !entry.inexact)),
+                [] => return Some((entry.born, !self.is_miscounted(id))),
                 &[child] if live(child) && entry.unique != UNKNOWN => {
-                    let below = self.node(child).is_some_and(|child| child.entry.inexact);
+                    let below = self.is_miscounted(child);
                     let unique = sub(add(entry.born, entry.unique), entry.own);
-                    return Some((unique, !entry.inexact && !below));
+                    return Some((unique, !self.is_miscounted(id) && !below));
                 }
                 _ => {}
             }
@@ -194,9 +194,9 @@ impl Tree {
         visits.iter().any(is_untrimmed)
     }
 
-    /// Whether damage has made the figures of one of them wrong.
+    /// Whether damage has made the figures of one of them wrong, or a discard for the time being.
     fn is_inexact(&self, visits: &[Visit]) -> bool {
-        visits.iter().any(|visit| self.node(visit.id).is_some_and(|node| node.entry.inexact))
+        visits.iter().any(|visit| self.is_miscounted(visit.id))
     }
 
     /// For each removed node of the region: where its blocks are dead.

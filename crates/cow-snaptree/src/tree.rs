@@ -87,6 +87,8 @@ pub struct Tree {
     pub(crate) dirty_pages: BTreeSet<u32>,
     pub(crate) dirty_rows: BTreeSet<NodeId>,
     pub(crate) dirty_props: BTreeSet<NodeId>,
+    /// Nodes whose discards are not all counted.
+    pub(crate) detached: BTreeSet<NodeId>,
 }
 
 impl Default for Tree {
@@ -106,6 +108,7 @@ impl Default for Tree {
             dirty_pages: BTreeSet::new(),
             dirty_rows: BTreeSet::new(),
             dirty_props: BTreeSet::new(),
+            detached: BTreeSet::new(),
         }
     }
 }

@@ -197,6 +197,7 @@ impl Fold {
             meta_blocks: sum(pool.cp.meta_blocks, self.tally.meta),
             time_ns: wall_ns,
             damage_overflow: self.damage_overflow,
+            detached: self.detached.clone(),
             chunks: table.chunks,
             withheld: pool.alloc.withheld().collect(),
             damage: self.damage.clone(),

@@ -278,7 +278,9 @@ impl Fold {
         }
         if place.slot.is_mapped() {
             let top = Place { level: place.slot_level, ..place };
-            self.kill_subtree(m, top).await?;
+            if !self.detach(m.x, top.level, top.index, top.slot) {
+                self.kill_subtree(m, top).await?;
+            }
         }
         Ok(Slot::hole(m.born))
     }

@@ -4,7 +4,7 @@
 //! records:  ...... s | s+1 ..........     CP n = state at s + this fold's own effects
 //! layers :  frozen   | active
 //!
-//! freeze -> merge -> walk, trim -> blobs, table, bitmap homes -> Flush 1 -> CP -> Flush 2 -> publish
+//! freeze -> merge -> what was cut off, walk, trim -> blobs, table, bitmap homes -> Flush 1 -> CP -> Flush 2 -> publish
 //! ```
 //!
 //! The fold works on a clone of the snapshot tree taken at `s`, on the frozen layers, and on
@@ -18,6 +18,7 @@
 //! address inside one fold.
 
 mod blobs;
+mod detach;
 mod homes;
 mod merge;
 mod publish;
@@ -31,9 +32,9 @@ use crate::space::allocate;
 use crate::task::Cx;
 use cow_alloc::Stream;
 use cow_extent::Layers;
-use cow_format::checkpoint::{Damage, JournalPos};
+use cow_format::checkpoint::{Damage, Detached, JournalPos};
 use cow_format::mapnode::{MapNode, Slot};
-use cow_format::{BufSlice, FrameSeq, Gen, NodeId, Phys};
+use cow_format::{BufSlice, FrameSeq, Gen, NodeId, Phys, mutant};
 use cow_snaptree::Tree;
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -77,6 +78,8 @@ pub(crate) struct Fold {
     leaks: bool,
     damage: Vec<Damage>,
     damage_overflow: u64,
+    /// Subtrees that were cut off and are not all given back.
+    detached: Vec<Detached>,
     writes: Rc<Cell<usize>>,
     freed: u64,
     /// Blocks that were kept free for this fold, and how many of them it took (I11).
@@ -154,8 +157,11 @@ pub(crate) async fn fold_if_writable(cx: &Cx) -> Result<(), Error> {
 pub(crate) async fn run(cx: &Cx, at: FoldAt) -> Result<(), Error> {
     let Some(mut fold) = Fold::freeze(cx, at)? else { return Ok(()) };
     fold.merge_all().await?;
-    fold.walk_all().await?;
-    fold.trim_all().await?;
+    // No node may be spliced while something of its map waits to be counted.
+    if fold.drain_detached().await? || mutant::is("walkdetached") {
+        fold.walk_all().await?;
+        fold.trim_all().await?;
+    }
     fold.write_blobs().await?;
     fold.commit().await
 }
@@ -178,6 +184,7 @@ impl Fold {
             && pool.cp.tail.seq == tail.seq
             // A second checkpoint lets the journal go that the fallback needs.
             && pool.fallback_tail.seq == tail.seq
+            && pool.cp.detached.is_empty()
             && pool.tree.walkable().is_empty()
             && !(trims && pool.tree.untrimmed().next().is_some())
             && !has_batches;
@@ -204,6 +211,7 @@ impl Fold {
             leaks: pool.cp.flags & cow_format::checkpoint::FLAG_LEAKS != 0,
             damage: pool.cp.damage.clone(),
             damage_overflow: pool.cp.damage_overflow,
+            detached: pool.cp.detached.clone(),
             writes: Rc::new(Cell::new(0)),
             freed: 0,
             reserved,

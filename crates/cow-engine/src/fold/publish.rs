@@ -52,7 +52,8 @@ impl Fold {
         }
         core.release_quarantine();
         let trims = core.fold.trim_again;
-        if trims || !core.pool()?.tree.walkable().is_empty() {
+        let pool = core.pool()?;
+        if trims || !pool.cp.detached.is_empty() || !pool.tree.walkable().is_empty() {
             core.fold.soon = true;
         }
         Ok(())

@@ -98,6 +98,7 @@ async fn build(
         last_group: cp.last_group,
     };
     let mut tree = Tree::from_entries(entries.into_iter(), counters)?;
+    tree.set_detached(cp.detached.iter().map(|line| line.node).collect());
     tree.set_total_slots(cp.pages.len() as u32 * PAGE_ENTRIES as u32);
     let tag = sb.pool_tag();
     let alloc = Allocator::new(sb.geometry.clone(), cp.pool_blocks, tag, cp.seq, cp.zones.clone());
