@@ -2,6 +2,8 @@
 
 use crate::api::{ExportId, Op, OpId};
 use crate::error::Error;
+use crate::events::Events;
+use crate::expiry_state::Expiry;
 use crate::fold_state::FoldState;
 use crate::info::{PoolInfo, Stats};
 use crate::opened::Export;
@@ -78,6 +80,8 @@ pub(crate) struct Core {
     pub(crate) next_export: u64,
     pub(crate) locks: RangeLocks,
     pub(crate) fold: FoldState,
+    pub(crate) expiry: Expiry,
+    pub(crate) events: Events,
     /// Reads in progress, by the number of publications that they began after.
     pub(crate) pins: BTreeMap<u64, usize>,
     pub(crate) publications: u64,
@@ -111,6 +115,8 @@ impl Core {
             next_export: 1,
             locks: RangeLocks::default(),
             fold: FoldState::default(),
+            expiry: Expiry::default(),
+            events: Events::default(),
             pins: BTreeMap::new(),
             publications: 0,
             stats: Stats::default(),
@@ -230,6 +236,9 @@ impl Core {
         if pool.journal.open_records() > 0 && pool.open_since_ns == 0 {
             pool.open_since_ns = now_ns.max(1);
         }
+        if let Some(pool) = self.pool.as_ref().filter(|_| tree_change) {
+            self.expiry.note(&pool.tree, group);
+        }
         Ok(seq)
     }
 
@@ -237,7 +246,7 @@ impl Core {
     pub(crate) fn info(&mut self) -> Result<PoolInfo, Error> {
         let poisoned = self.poisoned.clone();
         let stalled = self.fold.stall_reason();
-        let stats = self.stats;
+        let (stats, events) = (self.stats, self.events.list());
         let free_blocks = self.user_free_blocks();
         let pool = self.pool()?;
         let block = BLOCK_SIZE as u64;
@@ -267,6 +276,7 @@ impl Core {
             damage: cp.damage.len() as u64 + cp.damage_overflow,
             read_only: pool.read_only,
             stats,
+            events,
         })
     }
 }

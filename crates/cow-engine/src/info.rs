@@ -1,5 +1,6 @@
 //! What the engine tells of a pool, its volumes and its snapshots.
 
+use crate::events::PoolEvent;
 use cow_format::entry::{Consistency, NodeKind};
 use cow_format::{FrameSeq, NodeId, VolumeId};
 
@@ -129,6 +130,8 @@ pub struct PoolInfo {
     pub read_only: bool,
     /// Counters since opening.
     pub stats: Stats,
+    /// What happened by itself since opening, newest last; at most [`crate::MAX_EVENTS`].
+    pub events: Vec<PoolEvent>,
 }
 
 /// Counters since opening.

@@ -9,10 +9,14 @@
 #![forbid(unsafe_code)]
 
 pub mod api;
+mod clock;
 mod core;
 mod discard;
 mod error;
+mod events;
 mod exact;
+mod expiry;
+mod expiry_state;
 mod export;
 mod flush;
 mod fold;
@@ -41,6 +45,7 @@ mod write;
 
 pub use api::*;
 pub use error::{Error, SpaceKind};
+pub use events::{EventKind, MAX_EVENTS, PoolEvent};
 pub use info::*;
 
 use crate::core::{Core, Request};
@@ -132,15 +137,19 @@ impl Engine {
     }
 
     fn tick(&mut self, now_ns: u64, wall_ns: u64) {
-        let due = {
+        let (due, expires) = {
             let mut core = self.cx.core();
             core.now_ns = core.now_ns.max(now_ns);
             core.wall_ns = wall_ns;
+            core.look_at_clock();
             let soon = std::mem::take(&mut core.fold.soon);
             core.fold.wanted |= soon;
             core.notify(|core| &mut core.tick_wait);
-            core.journal_due()
+            (core.journal_due(), core.expiry_due())
         };
+        if expires {
+            self.cx.spawn(expiry::expire(self.cx.clone()));
+        }
         if due == Due::Flush {
             let cx = self.cx.clone();
             self.cx.spawn(async move {
@@ -172,12 +181,13 @@ impl Engine {
         }
     }
 
-    /// Whether time matters now: something is buffered, unflushed or unfolded. Otherwise no tick
-    /// needs to come.
+    /// Whether time matters now: something is buffered, unflushed or unfolded. Otherwise ticks
+    /// need to come only as [`Self::idle_tick_ns`] says.
     pub fn wants_tick(&self) -> bool {
         let core = self.cx.core();
         if core.fold.running
             || core.fold.soon
+            || core.expiry.running
             || core.ops_in_progress > 0
             || core.io.in_flight() > 0
         {
@@ -189,5 +199,11 @@ impl Engine {
                     || pool.last_record > pool.durable
                     || pool.durable > pool.told_durable)
         })
+    }
+
+    /// While [`Self::wants_tick`] is false: the tick after the last one should come within so many
+    /// nanoseconds, as something may expire. None: time can change nothing.
+    pub fn idle_tick_ns(&self) -> Option<u64> {
+        self.cx.core().idle_tick_ns()
     }
 }

@@ -100,6 +100,7 @@ async fn close(cx: &Cx) -> OpResult {
         let core = cx.core();
         (core.pool.as_ref().is_some_and(|pool| pool.read_only), core.serving)
     };
+    cx.core().expiry.stopped = true;
     if open && !read_only {
         flush::flush(cx).await?;
         match fold_now(cx).await {

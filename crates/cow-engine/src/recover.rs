@@ -96,6 +96,7 @@ pub(crate) async fn open(cx: &Cx, read_only: bool) -> Result<(), Error> {
             fold_begun_ns: now_ns,
             sb,
         });
+        core.begin_clock();
     }
     for phys in withheld {
         withhold(cx, phys).await?;
@@ -108,6 +109,7 @@ pub(crate) async fn open(cx: &Cx, read_only: bool) -> Result<(), Error> {
     }
     let mut core = cx.core();
     core.serving = true;
+    core.begin_expiry();
     let pool = core.pool()?;
     if !read_only && (pool.sb.fences.len() >= MANY_FENCES || !pool.tree.walkable().is_empty()) {
         core.fold.soon = true;

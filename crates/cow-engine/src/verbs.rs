@@ -25,7 +25,7 @@ const EARLY_FOLD_NODES: usize = 512;
 const MAX_NODES: usize = 4096;
 
 /// What a plan may use.
-type Plan<'a> = dyn Fn(&mut Core) -> Result<Vec<Record>, TreeError> + 'a;
+pub(crate) type Plan<'a> = dyn Fn(&mut Core) -> Result<Vec<Record>, TreeError> + 'a;
 
 fn tree(core: &mut Core) -> Result<&mut Tree, TreeError> {
     match &mut core.pool {
@@ -44,7 +44,7 @@ enum Missing {
 /// Plans, sequences and flushes. What the fold will need for it is admitted first, for the records
 /// as they are planned; `blocks` are admitted in any case, and none asks for the tier of what must
 /// always work.
-async fn commit(
+pub(crate) async fn commit(
     cx: &Cx,
     blocks: Option<u64>,
     reserve: Reserve,

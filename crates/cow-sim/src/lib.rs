@@ -79,7 +79,7 @@ pub fn format(options: &PoolOptions) -> disk::SimDisk {
         max_chunks: Some(options.max_chunks),
         preallocated: false,
     };
-    match mkfs(*b"simulated pool!!", &layout, 1) {
+    match mkfs(*b"simulated pool!!", &layout, world::WALL_START_NS) {
         Ok(plan) => disk::SimDisk::formatted(&plan, options.blocks),
         Err(option) => panic!("these options make no pool: {option}"),
     }

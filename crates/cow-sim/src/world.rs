@@ -50,7 +50,8 @@ impl Machine for Engine {
 const STEP_BUDGET: u64 = 2_000_000;
 /// Ticks in a row, nothing being in flight, after which a run counts as stuck.
 const IDLE_BUDGET: u64 = 2_000;
-const WALL_START_NS: u64 = 1_750_000_000_000_000_000;
+/// Wall time at which machines begin whose [`Config`] says none, nanoseconds since 1970.
+pub const WALL_START_NS: u64 = 1_750_000_000_000_000_000;
 
 /// The order in which a device completes what is in flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +68,8 @@ pub struct World<M> {
     rng: Rng,
     order: Order,
     now_ns: u64,
+    /// Wall time when `now_ns` was 0, had the clock never been set.
+    wall_start_ns: u64,
     next_op: u64,
     replies: VecDeque<(OpId, Result<Reply, Error>)>,
     actions: Vec<Action>,
@@ -86,13 +89,15 @@ impl<M: Machine> World<M> {
             _ => Order::Random,
         };
         let device_blocks = disk.blocks();
-        let config = Config { device_blocks, wall_ns: WALL_START_NS, ..config.clone() };
+        let wall_start_ns = if config.wall_ns == 0 { WALL_START_NS } else { config.wall_ns };
+        let config = Config { device_blocks, wall_ns: wall_start_ns, ..config.clone() };
         Self {
             disk,
             machine: M::start(config),
             rng,
             order,
             now_ns: 0,
+            wall_start_ns,
             next_op: 0,
             replies: VecDeque::new(),
             actions: Vec::new(),
@@ -184,8 +189,19 @@ impl<M: Machine> World<M> {
     /// Lets `ns` pass, and tells the machine.
     pub fn pass(&mut self, ns: u64) {
         self.now_ns += ns;
-        let (now_ns, wall_ns) = (self.now_ns, WALL_START_NS + self.now_ns);
+        let (now_ns, wall_ns) = (self.now_ns, self.wall_ns());
         self.step(Event::Tick { now_ns, wall_ns });
+    }
+
+    /// Wall time, nanoseconds since 1970.
+    #[must_use]
+    pub fn wall_ns(&self) -> u64 {
+        self.wall_start_ns + self.now_ns
+    }
+
+    /// Somebody sets the wall clock ahead; the machine learns it with the next tick.
+    pub fn set_clock_ahead(&mut self, ns: u64) {
+        self.wall_start_ns += ns;
     }
 
     /// Whether nothing is in flight on the device.

@@ -72,6 +72,7 @@ mod core;
 mod create;
 mod dispatch;
 mod error;
+mod events;
 #[cfg(test)]
 mod fake;
 mod handle;
@@ -101,6 +102,7 @@ pub use cow_engine::{AckMode, Extent, NewVolume, Op, PropEdit, Reply};
 pub use cow_format::{BLOCK_SIZE, Buf, BufSlice, NodeId};
 pub use cow_io::{DirectMode, DriverChoice, DriverOptions};
 pub use error::{Error, SpaceKind};
+pub use events::PoolEvent;
 pub use identity::Identity;
 pub use manage::{Answer, ExportInfo, Manage, Verb};
 pub use options::{CreateOptions, Memory, OpenOptions};

@@ -30,6 +30,10 @@ const TICK: Duration = Duration::from_millis(5);
 pub(crate) trait Machine {
     fn step(&mut self, event: Event, actions: &mut Vec<Action>);
     fn wants_tick(&self) -> bool;
+    /// How long after the last tick the next one should come while it does not want any.
+    fn idle_tick(&self) -> Option<Duration> {
+        None
+    }
 }
 
 impl Machine for Engine {
@@ -39,6 +43,10 @@ impl Machine for Engine {
 
     fn wants_tick(&self) -> bool {
         Engine::wants_tick(self)
+    }
+
+    fn idle_tick(&self) -> Option<Duration> {
+        Engine::idle_tick_ns(self).map(Duration::from_nanos)
     }
 }
 
@@ -143,6 +151,9 @@ impl<'a, M: Machine> Reactor<'a, M> {
         let mut taken = Vec::new();
         let mut done = Vec::new();
         while self.desk.queue.take(&mut taken) && !self.closed {
+            if !taken.is_empty() {
+                self.tell_time();
+            }
             for submission in taken.drain(..) {
                 self.begin(submission);
             }
@@ -178,17 +189,26 @@ impl<'a, M: Machine> Reactor<'a, M> {
         self.machine.step(Event::IoDone { id: IoId(tag), result, buf }, &mut self.actions);
     }
 
-    /// Ticks if it is time to. Returns how long the reactor may sleep.
-    fn pass_time(&mut self) -> Option<Duration> {
-        if !self.machine.wants_tick() {
-            return None;
-        }
+    /// What comes after a sleep must not be done at the time before it: a snapshot carries it.
+    fn tell_time(&mut self) {
         let now = Instant::now();
         if now.duration_since(self.last_tick) >= TICK {
             self.tick(now);
+        }
+    }
+
+    /// Ticks if it is time to. Returns how long the reactor may sleep.
+    fn pass_time(&mut self) -> Option<Duration> {
+        let now = Instant::now();
+        if now.duration_since(self.last_tick) >= self.tick_every()? {
+            self.tick(now);
             self.carry_out();
         }
-        Some((self.last_tick + TICK).saturating_duration_since(now))
+        Some((self.last_tick + self.tick_every()?).saturating_duration_since(now))
+    }
+
+    fn tick_every(&self) -> Option<Duration> {
+        if self.machine.wants_tick() { Some(TICK) } else { self.machine.idle_tick() }
     }
 
     fn tick(&mut self, now: Instant) {

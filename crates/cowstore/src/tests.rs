@@ -4,12 +4,15 @@
 mod scenarios;
 
 use crate::fake::{Fake, Store};
+use crate::reactor::Machine;
 use crate::{CreateOptions, Error, OpenOptions, Pool, Request};
+use cow_engine::{Action, Event, Op};
 use parking_lot::Mutex;
 use scenarios::Backend;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
+use std::time::Duration;
 
 struct Stand;
 
@@ -63,6 +66,52 @@ fn a_panic_of_the_engine_fails_everything_and_hangs_nobody() {
     assert_eq!(volume.read_at(&mut [0; 4], 0), Err(error.clone()), "and later, too");
     assert_eq!(pool.list(false).unwrap_err(), error);
     assert_eq!(pool.shutdown(), Err(error));
+}
+
+/// Notes what it is told, and wants to hear of time now and then.
+struct Noting(Arc<Mutex<Vec<&'static str>>>, Fake);
+
+impl Machine for Noting {
+    fn step(&mut self, event: Event, actions: &mut Vec<Action>) {
+        let note = match &event {
+            Event::Op { op: Op::Info { .. }, .. } => "info",
+            Event::Tick { .. } => "tick",
+            _ => "other",
+        };
+        self.0.lock().push(note);
+        self.1.step(event, actions);
+    }
+
+    fn wants_tick(&self) -> bool {
+        self.1.wants_tick()
+    }
+
+    fn idle_tick(&self) -> Option<Duration> {
+        let ticks = self.0.lock().iter().filter(|note| **note == "tick").count();
+        (ticks < 20).then_some(Duration::from_millis(10))
+    }
+}
+
+#[test]
+fn an_idle_pool_hears_of_time_and_what_comes_after_a_sleep_is_told_it_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let notes = Arc::new(Mutex::new(Vec::new()));
+    let (taken, path) = (notes.clone(), dir.path().join("pool.cow"));
+    let store = store(&path);
+    let options = CreateOptions::with_size(128 << 20);
+    let make = move |_| Noting(taken, Fake::new(store));
+    let pool = Pool::create_with(&path, &options, make).unwrap();
+    while notes.lock().iter().filter(|note| **note == "tick").count() < 20 {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    // Now it sleeps for good.
+    std::thread::sleep(Duration::from_millis(30));
+    pool.info(false).unwrap();
+    let notes = notes.lock().clone();
+    let at = notes.iter().position(|note| *note == "info").unwrap();
+    let ticks = notes[..at].iter().filter(|note| **note == "tick").count();
+    assert_eq!((ticks, notes[at - 1]), (21, "tick"), "{notes:?}");
+    pool.close().unwrap();
 }
 
 #[test]

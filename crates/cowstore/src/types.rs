@@ -1,6 +1,7 @@
 //! What the library says about pools, volumes and snapshots. These types have a JSON form, in
 //! which they travel over the control socket and are printed; its keys are part of the contract.
 
+use crate::events::PoolEvent;
 use crate::identity::format_uuid;
 use cow_engine::{self as engine, PropEdit};
 use serde::{Deserialize, Serialize};
@@ -349,6 +350,8 @@ pub struct PoolInfo {
     pub read_only: bool,
     /// Counters since opening.
     pub stats: Stats,
+    /// What happened by itself since opening, newest last; the newest 64.
+    pub events: Vec<PoolEvent>,
 }
 
 impl From<engine::PoolInfo> for PoolInfo {
@@ -377,6 +380,7 @@ impl From<engine::PoolInfo> for PoolInfo {
             damage: info.damage,
             read_only: info.read_only,
             stats: info.stats.into(),
+            events: info.events.into_iter().map(PoolEvent::from).collect(),
             ..Self::default()
         }
     }

@@ -179,7 +179,7 @@ impl Fold {
 
     fn checkpoint(&self, table: Table, zones: Vec<ZoneDesc>) -> Result<Checkpoint, Error> {
         let mut core = self.cx.core();
-        let wall_ns = core.wall_ns;
+        let time_ns = core.expiry.clock.trusted_wall_ns(core.now_ns, core.wall_ns);
         let pool = core.pool()?;
         let counters = self.tree.counters();
         let sum = |old: u64, by: i64| old.saturating_add_signed(by);
@@ -195,7 +195,7 @@ impl Fold {
             flags: if self.leaks { FLAG_LEAKS } else { 0 },
             data_blocks: sum(pool.cp.data_blocks, self.tally.data),
             meta_blocks: sum(pool.cp.meta_blocks, self.tally.meta),
-            time_ns: wall_ns,
+            time_ns,
             damage_overflow: self.damage_overflow,
             detached: self.detached.clone(),
             chunks: table.chunks,

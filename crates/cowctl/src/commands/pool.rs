@@ -4,7 +4,7 @@ use crate::args::{PoolCreate, PoolGrow, PoolInfo};
 use crate::failure::Failure;
 use crate::output;
 use crate::session::{self, Access, open_options};
-use crate::units::human_size;
+use crate::units::{human_size, human_time};
 use cowstore::{CreateOptions, Pool, PoolInfo as Info, Verb};
 use serde_json::{Value, json};
 use std::path::Path;
@@ -63,6 +63,10 @@ pub fn info(path: &Path, args: &PoolInfo) -> Result<(), Failure> {
         ),
         ("health", health(&info)),
     ];
+    lines.extend(info.events.iter().map(|event| {
+        let at = human_time(event.at_ns).unwrap_or_default();
+        ("event", format!("{at} {}", event.text))
+    }));
     lines.extend(info.notes.iter().map(|note| ("note", note.clone())));
     lines.iter().try_for_each(|(key, value)| output::line(format!("{key:<11} {value}")))
 }
