@@ -297,6 +297,14 @@ pub enum Op {
         /// Only say what would be freed (exact as of now: folds first).
         dry_run: bool,
     },
+    /// Deletes what has expired, and what no rule in the property `keep` of its volume keeps; never
+    /// what is held or open. Durable. Reply: `Deleted`.
+    Prune {
+        /// The volumes; all if empty.
+        volumes: Vec<String>,
+        /// Only say what would be deleted, and freed (exact as of now: folds first).
+        dry_run: bool,
+    },
     /// Reply: `Done`. Durable.
     Rename {
         /// `VOL` or `VOL@SNAP`.

@@ -247,6 +247,7 @@ impl Core {
         let poisoned = self.poisoned.clone();
         let stalled = self.fold.stall_reason();
         let (stats, events) = (self.stats, self.events.list());
+        let clock_suspect = self.expiry.clock.is_suspect();
         let free_blocks = self.user_free_blocks();
         let pool = self.pool()?;
         let block = BLOCK_SIZE as u64;
@@ -276,6 +277,7 @@ impl Core {
             damage: cp.damage.len() as u64 + cp.damage_overflow,
             read_only: pool.read_only,
             stats,
+            clock_suspect,
             events,
         })
     }

@@ -36,6 +36,13 @@ pub enum EventKind {
         /// How many.
         count: u64,
     },
+    /// Snapshots were deleted because no `keep` rule of their volume keeps them.
+    Pruned {
+        /// Names as `VOL@SNAP`, the first few.
+        names: Vec<String>,
+        /// How many.
+        count: u64,
+    },
 }
 
 impl EventKind {
@@ -46,6 +53,7 @@ impl EventKind {
             Self::ClockSuspect { .. } => "clock_suspect",
             Self::ClockTrusted => "clock_trusted",
             Self::Expired { .. } => "expired",
+            Self::Pruned { .. } => "pruned",
         }
     }
 }
@@ -63,6 +71,7 @@ impl fmt::Display for EventKind {
             }
             Self::ClockTrusted => f.write_str("the clock has gone evenly: snapshots expire again"),
             Self::Expired { names, count } => write_names(f, "expired", names, *count),
+            Self::Pruned { names, count } => write_names(f, "pruned", names, *count),
         }
     }
 }

@@ -20,7 +20,7 @@ use std::cell::RefCell;
 use std::collections::HashSet;
 
 /// Nodes that one group deletes.
-const STEP: usize = 256;
+pub(crate) const STEP: usize = 256;
 /// After opening, after a failure, and for what may not go yet: 1 minute.
 pub(crate) const REST_NS: u64 = 60_000_000_000;
 
@@ -68,7 +68,7 @@ impl Core {
         begins
     }
 
-    fn may_expire(&self) -> bool {
+    pub(crate) fn may_expire(&self) -> bool {
         let writable = self.pool.as_ref().is_some_and(|pool| !pool.read_only);
         let fit = self.serving && writable && self.poisoned.is_none() && !self.expiry.stopped;
         fit && !self.expiry.clock.is_suspect()
@@ -78,11 +78,11 @@ impl Core {
     /// none if time can change nothing.
     pub(crate) fn idle_tick_ns(&self) -> Option<u64> {
         let can = self.may_expire() || self.expiry.clock.is_suspect();
-        self.expiry.idle_tick_ns(self.wall_ns).filter(|_| can)
+        self.expiry.idle_tick_ns(self.now_ns, self.wall_ns).filter(|_| can)
     }
 
     /// Snapshots that a client has open.
-    fn open_snapshots(&self) -> HashSet<NodeId> {
+    pub(crate) fn open_snapshots(&self) -> HashSet<NodeId> {
         self.exports.values().filter_map(|export| export.snapshot).collect()
     }
 

@@ -1,8 +1,8 @@
 //! What the engine knows of snapshots that expire: an ordered index of them, and the clock.
 
 use crate::clock::ClockGuard;
-use cow_format::NodeId;
 use cow_format::record::{Record, Replaced};
+use cow_format::{NodeId, VolumeId};
 use cow_snaptree::Tree;
 use std::collections::BTreeSet;
 
@@ -19,6 +19,10 @@ pub(crate) struct Expiry {
     pub(crate) due: BTreeSet<(u64, NodeId)>,
     /// Something is being deleted.
     pub(crate) running: bool,
+    /// Volumes with rules of their own about which something has changed since these were obeyed.
+    pub(crate) unpruned: BTreeSet<VolumeId>,
+    /// They are looked at from this monotonic time on.
+    pub(crate) prune_at_ns: u64,
     /// Nothing is before this monotonic time.
     pub(crate) rest_until_ns: u64,
     /// The pool is being closed: nothing is any more.
@@ -30,6 +34,8 @@ impl Expiry {
     pub(crate) fn index(&mut self, tree: &Tree) {
         let expiring = tree.iter().filter(|n| n.is_snapshot() && n.entry.expiry_ns != 0);
         self.due = expiring.map(|node| (node.entry.expiry_ns, node.entry.id)).collect();
+        let ruled = tree.iter().filter(|node| node.is_head() && node.entry.policy);
+        self.unpruned = ruled.map(|node| node.entry.volume).collect();
     }
 
     /// A group was applied to `tree`.
@@ -39,6 +45,7 @@ impl Expiry {
                 Record::SnapCreate { expiry_ns, members, .. } => {
                     for member in members {
                         self.enter(*expiry_ns, tree.snapshot_by_name(member.volume, &member.name));
+                        self.note_change(tree, member.volume);
                     }
                 }
                 Record::Rollback { members, .. } => {
@@ -54,8 +61,23 @@ impl Expiry {
                         self.due.remove(&(expiry_ns, id));
                     }
                 }
+                Record::SetProps { node, .. }
+                | Record::Rename { node, .. }
+                | Record::Hold { node, set: false, .. } => {
+                    if let Some(node) = tree.node(*node) {
+                        self.note_change(tree, node.entry.volume);
+                    }
+                }
                 _ => {}
             }
+        }
+    }
+
+    /// What the rules of a volume say may be something else now.
+    fn note_change(&mut self, tree: &Tree, volume: VolumeId) {
+        let head = tree.head(volume).and_then(|head| tree.node(head));
+        if head.is_some_and(|head| head.entry.policy) {
+            self.unpruned.insert(volume);
         }
     }
 
@@ -63,9 +85,12 @@ impl Expiry {
         self.due.extend(snapshot.filter(|_| expiry_ns != 0).map(|id| (expiry_ns, id)));
     }
 
-    /// In how many nanoseconds time is wanted at the latest; none if nothing can expire.
-    pub(crate) fn idle_tick_ns(&self, wall_ns: u64) -> Option<u64> {
-        let (at, _) = self.due.first()?;
-        Some(at.saturating_sub(wall_ns).clamp(IDLE_LEAST_NS, IDLE_NS))
+    /// In how many nanoseconds time is wanted at the latest; none if nothing can go.
+    pub(crate) fn idle_tick_ns(&self, now_ns: u64, wall_ns: u64) -> Option<u64> {
+        let expires = self.due.first().map(|(at, _)| at.saturating_sub(wall_ns));
+        let pruned = !self.unpruned.is_empty();
+        let pruned = pruned.then(|| self.prune_at_ns.saturating_sub(now_ns));
+        let next = expires.into_iter().chain(pruned).min()?;
+        Some(next.clamp(IDLE_LEAST_NS, IDLE_NS))
     }
 }

@@ -130,6 +130,8 @@ pub struct PoolInfo {
     pub read_only: bool,
     /// Counters since opening.
     pub stats: Stats,
+    /// The wall clock is not believed at the moment: nothing goes by itself.
+    pub clock_suspect: bool,
     /// What happened by itself since opening, newest last; at most [`crate::MAX_EVENTS`].
     pub events: Vec<PoolEvent>,
 }

@@ -30,6 +30,7 @@ mod opened;
 mod ops;
 mod owned;
 mod place;
+mod prune;
 mod query;
 mod range_locks;
 mod read;
@@ -137,7 +138,7 @@ impl Engine {
     }
 
     fn tick(&mut self, now_ns: u64, wall_ns: u64) {
-        let (due, expires) = {
+        let (due, expires, prunes) = {
             let mut core = self.cx.core();
             core.now_ns = core.now_ns.max(now_ns);
             core.wall_ns = wall_ns;
@@ -145,10 +146,13 @@ impl Engine {
             let soon = std::mem::take(&mut core.fold.soon);
             core.fold.wanted |= soon;
             core.notify(|core| &mut core.tick_wait);
-            (core.journal_due(), core.expiry_due())
+            (core.journal_due(), core.expiry_due(), core.prune_due())
         };
         if expires {
             self.cx.spawn(expiry::expire(self.cx.clone()));
+        }
+        if prunes {
+            self.cx.spawn(prune::prune_by_itself(self.cx.clone()));
         }
         if due == Due::Flush {
             let cx = self.cx.clone();

@@ -5,7 +5,7 @@ use crate::core::{OpResult, Request};
 use crate::error::Error;
 use crate::fold::fold_now;
 use crate::task::Cx;
-use crate::{discard, flush, query, read, recover, verbs, write};
+use crate::{discard, flush, prune, query, read, recover, verbs, write};
 
 /// Runs one operation to its end and answers.
 pub(crate) async fn run(cx: Cx, request: Request) {
@@ -66,6 +66,7 @@ async fn dispatch_verb(cx: &Cx, op: Op) -> OpResult {
         Op::Delete { names, recursive, dry_run } => {
             verbs::delete(cx, names, recursive, dry_run).await
         }
+        Op::Prune { volumes, dry_run } => prune::prune(cx, volumes, dry_run).await,
         Op::Rename { name, to } => verbs::rename(cx, name, to).await,
         Op::Resize { volume, size_bytes, shrink } => {
             verbs::resize(cx, volume, size_bytes, shrink).await

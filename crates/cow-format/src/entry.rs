@@ -109,6 +109,8 @@ pub struct NodeEntry {
     /// A deleted branch point: a trim has looked at everything, and nothing has died below it since.
     /// While a trim is under way it counts from where that began.
     pub trimmed: bool,
+    /// Its properties may hold one of those that the engine looks for by itself.
+    pub policy: bool,
     /// Size of the volume in bytes.
     pub size_bytes: u64,
     /// While walking or being trimmed: the first block that has not been passed.
@@ -149,6 +151,8 @@ pub struct NodeEntry {
 const FLAG_INEXACT: u8 = 1;
 /// See [`NodeEntry::trimmed`].
 const FLAG_TRIMMED: u8 = 2;
+/// See [`NodeEntry::policy`].
+const FLAG_POLICY: u8 = 4;
 const NAME_AT: usize = ENTRY_LEN - MAX_NAME;
 
 impl NodeEntry {
@@ -168,7 +172,11 @@ impl NodeEntry {
         w.u32(self.root.crc);
         w.u32(self.root.birth.0);
         w.u8(self.root.level);
-        let flags = [(self.inexact, FLAG_INEXACT), (self.trimmed, FLAG_TRIMMED)];
+        let flags = [
+            (self.inexact, FLAG_INEXACT),
+            (self.trimmed, FLAG_TRIMMED),
+            (self.policy, FLAG_POLICY),
+        ];
         w.u8(flags.iter().filter(|(set, _)| *set).map(|(_, flag)| flag).sum());
         w.u48(0);
         w.u64(self.size_bytes);
@@ -227,6 +235,7 @@ fn parse(bytes: &[u8]) -> Result<Option<NodeEntry>, Malformed> {
     let flags = r.u8()?;
     e.inexact = flags & FLAG_INEXACT != 0;
     e.trimmed = flags & FLAG_TRIMMED != 0;
+    e.policy = flags & FLAG_POLICY != 0;
     r.u48()?;
     e.size_bytes = r.u64()?;
     e.cursor = r.u64()?;

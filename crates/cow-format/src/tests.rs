@@ -253,6 +253,7 @@ fn entry_round_trip() {
         label_gen: Gen(5),
         root: Root { phys: Phys(6), crc: 7, birth: Gen(8), level: 4 },
         inexact: true,
+        policy: true,
         size_bytes: 9,
         cursor: 10,
         born: Count { data: 11, map: 12 },

@@ -306,6 +306,7 @@ impl Tree {
             node.entry.props = std::mem::take(&mut from.entry.props);
         }
         from.props_owner = old;
+        node.entry.policy = std::mem::take(&mut from.entry.policy);
         node.entry.holds = std::mem::take(&mut from.entry.holds);
         let was_dirty = self.dirty_props.remove(&old);
         if was_dirty || node.entry.props.len > 0 {

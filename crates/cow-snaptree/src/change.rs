@@ -4,6 +4,7 @@ use crate::error::{TreeError, corrupt};
 use crate::name::valid_name;
 use crate::node::Node;
 use crate::plan::valid_size;
+use crate::policy::{has_policy, is_policy};
 use crate::props::{Edit, Props};
 use crate::tree::{POOL_NODE, Tree};
 use cow_format::entry::{NodeEntry, NodeKind, NodeState};
@@ -118,6 +119,13 @@ impl Tree {
             }
         }
         let Some(node) = self.node_mut(id) else { return Ok(()) };
+        if let Edit::Set(changes) = &edit {
+            let sets = || changes.iter().any(|(key, value)| value.is_some() && is_policy(key));
+            node.entry.policy = match &props {
+                Some(props) => has_policy(props),
+                None => node.entry.policy || sets(),
+            };
+        }
         match (&props, &edit) {
             (Some(props), _) => node.entry.holds = props.holds.len() as u32,
             (None, Edit::Set(_)) => {}
@@ -143,6 +151,7 @@ impl Tree {
             self.dirty_props.insert(id);
         }
         if let Some(node) = self.node_cache_mut(id) {
+            node.entry.policy = has_policy(&props);
             node.props = Some(props);
         }
     }

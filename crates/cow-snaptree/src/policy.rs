@@ -4,8 +4,14 @@
 //! | property | value | meaning |
 //! |---|---|---|
 //! | `limit` | 1 to 1,048,576 | most snapshots of kind user that the volume has at once |
+//! | `keep` | see `retention.rs` | which snapshots are kept; the others may be deleted |
+//!
+//! A flag in the node entry says whether a volume may have one of those that are looked for without
+//! being asked ([`POLICIES`]), so that nobody need read the properties of all volumes for them.
 
 use crate::error::{TreeError, invalid};
+use crate::props::Props;
+use crate::retention::{KEEP, Keep};
 use crate::table::MAX_NODES;
 use crate::tree::Tree;
 use cow_format::VolumeId;
@@ -15,15 +21,32 @@ use cow_format::entry::NodeKind;
 /// themselves do not count.
 pub const LIMIT: &str = "limit";
 
+/// Properties that [`cow_format::entry::NodeEntry::policy`] stands for.
+const POLICIES: [&str; 1] = [KEEP];
+
+/// Whether a property is one of those that the flag stands for.
+pub(crate) fn is_policy(key: &str) -> bool {
+    POLICIES.contains(&key)
+}
+
+/// Whether there is one.
+pub(crate) fn has_policy(props: &Props) -> bool {
+    POLICIES.iter().any(|key| props.map.contains_key(*key))
+}
+
 /// Checks what is to be set on a volume.
 pub(crate) fn check_policies<'a>(
     changes: impl Iterator<Item = (&'a String, Option<&'a String>)>,
 ) -> Result<(), TreeError> {
     for (key, value) in changes {
-        if let Some(value) = value.filter(|_| key == LIMIT)
-            && parse_limit(value).is_none()
-        {
+        let Some(value) = value else { continue };
+        if key == LIMIT && parse_limit(value).is_none() {
             return invalid(format!("{LIMIT}: {value:?} is not a number from 1 to {MAX_NODES}"));
+        }
+        if key == KEEP
+            && let Err(what) = Keep::parse(value)
+        {
+            return invalid(format!("{KEEP}: {what}"));
         }
     }
     Ok(())

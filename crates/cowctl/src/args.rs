@@ -1,6 +1,7 @@
 //! The command line.
 
 mod pool;
+mod prune;
 mod shared;
 
 use crate::units::{object_name, parse_size, property, snapshot_name, volume_name};
@@ -8,6 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
 pub use pool::{PoolCommand, PoolCreate, PoolGrow, PoolInfo};
+pub use prune::Prune;
 pub use shared::{Json, Listing};
 
 /// Copy-on-write volumes in one image file: snapshots, rollbacks and clones in constant time.
@@ -52,6 +54,8 @@ pub enum Command {
     /// Delete volumes and snapshots
     #[command(visible_alias = "destroy")]
     Delete(Delete),
+    /// Delete the snapshots that have expired, and those that no `keep` rule of their volume keeps
+    Prune(Prune),
     /// Keep a snapshot from being deleted
     Hold(Hold),
     /// Undo a hold

@@ -29,6 +29,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Command::Undo(args) => snapshot::undo(&path()?, args),
         Command::Clone(args) => volume::clone(&path()?, args),
         Command::Delete(args) => volume::delete(&path()?, args),
+        Command::Prune(args) => volume::prune(&path()?, args),
         Command::Hold(args) => props::hold(&path()?, args, true),
         Command::Release(args) => props::hold(&path()?, args, false),
         Command::Rename(args) => volume::rename(&path()?, args),

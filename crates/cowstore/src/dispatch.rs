@@ -100,6 +100,7 @@ fn change(pool: &Pool, verb: Verb) -> Result<Answer, Error> {
         Verb::Delete { names, recursive, dry_run } => {
             pool.delete(&names, DeleteOptions { recursive, dry_run }).map(Answer::SetSize)
         }
+        Verb::Prune { volumes, dry_run } => pool.prune(&volumes, dry_run).map(Answer::SetSize),
         Verb::Rename { name, to } => pool.rename(&name, &to).map(done),
         Verb::Resize { volume, size_bytes, shrink } => {
             pool.resize(&volume, size_bytes, shrink).map(done)

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 pub struct PoolEvent {
     /// Nanoseconds since 1970.
     pub at_ns: u64,
-    /// What, for programs: `clock_suspect`, `clock_trusted`, `expired`.
+    /// What, for programs: `clock_suspect`, `clock_trusted`, `expired`, `pruned`.
     pub kind: String,
     /// The same in a sentence.
     pub text: String,

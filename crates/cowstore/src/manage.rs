@@ -71,6 +71,15 @@ pub enum Verb {
         #[serde(default)]
         dry_run: bool,
     },
+    /// See [`crate::Pool::prune`]. Answer: `SetSize`.
+    Prune {
+        /// The volumes; all if empty.
+        #[serde(default)]
+        volumes: Vec<String>,
+        /// Nothing; only say what would be freed.
+        #[serde(default)]
+        dry_run: bool,
+    },
     /// See [`crate::Pool::rename`]. Answer: `Done`.
     Rename {
         /// What.

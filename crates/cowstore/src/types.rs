@@ -350,6 +350,8 @@ pub struct PoolInfo {
     pub read_only: bool,
     /// Counters since opening.
     pub stats: Stats,
+    /// The wall clock is not believed at the moment: nothing expires or is pruned by itself.
+    pub clock_suspect: bool,
     /// What happened by itself since opening, newest last; the newest 64.
     pub events: Vec<PoolEvent>,
 }
@@ -380,6 +382,7 @@ impl From<engine::PoolInfo> for PoolInfo {
             damage: info.damage,
             read_only: info.read_only,
             stats: info.stats.into(),
+            clock_suspect: info.clock_suspect,
             events: info.events.into_iter().map(PoolEvent::from).collect(),
             ..Self::default()
         }

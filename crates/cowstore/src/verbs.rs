@@ -108,6 +108,17 @@ impl Pool {
         expect!(self.call(op), Reply::Deleted(size) => size.into())
     }
 
+    /// Deletes what has expired, and what no rule in the property `keep` of its volume keeps, of
+    /// these volumes, or of all if none is named; or says what that would free. What is held or
+    /// open stays. An open pool does the same by itself, at most once a minute.
+    ///
+    /// # Errors
+    /// `NotFound` for a volume that is not there.
+    pub fn prune(&self, volumes: &[impl AsRef<str>], dry_run: bool) -> Result<SetSize, Error> {
+        let op = Op::Prune { volumes: strings(volumes), dry_run };
+        expect!(self.call(op), Reply::Deleted(size) => size.into())
+    }
+
     /// Renames `VOL`, or `VOL@SNAP` (whose new name may be given with its volume or without).
     pub fn rename(&self, name: &str, to: &str) -> Result<(), Error> {
         let mut bare = to;

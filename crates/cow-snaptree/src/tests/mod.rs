@@ -4,6 +4,7 @@
 mod damage;
 mod free_up;
 mod oracle;
+mod retention;
 mod setsize;
 mod sim;
 mod table;

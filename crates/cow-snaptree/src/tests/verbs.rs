@@ -13,7 +13,7 @@ use cow_format::{FamilyId, FrameSeq, Gen, NodeId, VolumeId};
 const SIZE: u64 = 1 << 20;
 
 /// Applies a plan; each record goes through its bytes first.
-fn apply(tree: &mut Tree, plan: Result<Vec<Record>, TreeError>) -> Vec<Record> {
+pub(super) fn apply(tree: &mut Tree, plan: Result<Vec<Record>, TreeError>) -> Vec<Record> {
     let records = plan.expect("a plan");
     for record in &records {
         let mut w = Writer::default();
@@ -29,12 +29,12 @@ fn plan_create(tree: &Tree, name: &str, size: u64) -> Result<Vec<Record>, TreeEr
     tree.plan_create_volumes(&[new_volume(name, size)], 5)
 }
 
-fn create(tree: &mut Tree, name: &str) {
+pub(super) fn create(tree: &mut Tree, name: &str) {
     let plan = plan_create(tree, name, SIZE);
     apply(tree, plan);
 }
 
-fn snap(tree: &mut Tree, volume: &str, name: &str) -> NodeId {
+pub(super) fn snap(tree: &mut Tree, volume: &str, name: &str) -> NodeId {
     let plan = tree.plan_snapshot(&[(volume, name)], &SnapOptions::default(), 10);
     apply(tree, plan);
     tree.resolve(&format!("{volume}@{name}")).unwrap()

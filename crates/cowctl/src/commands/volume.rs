@@ -1,13 +1,13 @@
 //! `create`, `clone`, `rename`, `resize`, `delete`.
 
-use crate::args::{CloneArgs, Create, Delete, Rename, Resize};
+use crate::args::{CloneArgs, Create, Delete, Prune, Rename, Resize};
 use crate::commands::snapshot::described;
 use crate::failure::Failure;
 use crate::output;
 use crate::session::{self, Access};
 use crate::units::{human_size, object_name};
 use cowstore::{SetSize, Verb};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::path::Path;
 
 pub fn create(path: &Path, args: Create) -> Result<(), Failure> {
@@ -69,21 +69,48 @@ pub fn delete(path: &Path, args: Delete) -> Result<(), Failure> {
         Ok(size)
     })?;
     if json.json {
-        return output::json(
-            "delete",
-            json!({
-                "names": size.names,
-                "dry_run": dry_run,
-                "freed_bytes": size.data_bytes,
-                "freed_bytes_max": size.data_bytes_max,
-                "freed_metadata_bytes": size.metadata_bytes,
-                "exact": size.exact,
-                "as_of_seq": size.as_of_seq,
-                "reclaimed": wait,
-            }),
-        );
+        let mut body = freed(&size, dry_run);
+        body["reclaimed"] = json!(wait);
+        return output::json("delete", body);
     }
     if dry_run { say_what_would_go(&size) } else { Ok(()) }
+}
+
+pub fn prune(path: &Path, args: Prune) -> Result<(), Failure> {
+    let Prune { volumes, dry_run, json } = args;
+    let access = if dry_run { Access::Look } else { Access::Change };
+    let (size, info) = session::with(path, access, |pool| {
+        let size = pool.set_size(Verb::Prune { volumes, dry_run })?;
+        Ok((size, pool.info(false)?))
+    })?;
+    if info.clock_suspect {
+        eprintln!(
+            "cowctl: note: the clock is more than a day ahead of the last time that is known; what has expired since \
+             then stays for now"
+        );
+    }
+    if json.json {
+        let mut body = freed(&size, dry_run);
+        body["clock_suspect"] = json!(info.clock_suspect);
+        return output::json("prune", body);
+    }
+    if dry_run {
+        return say_what_would_go(&size);
+    }
+    size.names.iter().try_for_each(|name| output::line(format!("deleted {name}")))
+}
+
+/// What a delete frees, as JSON.
+fn freed(size: &SetSize, dry_run: bool) -> Value {
+    json!({
+        "names": size.names,
+        "dry_run": dry_run,
+        "freed_bytes": size.data_bytes,
+        "freed_bytes_max": size.data_bytes_max,
+        "freed_metadata_bytes": size.metadata_bytes,
+        "exact": size.exact,
+        "as_of_seq": size.as_of_seq,
+    })
 }
 
 fn say_what_would_go(size: &SetSize) -> Result<(), Failure> {
