@@ -120,6 +120,7 @@ fn records() -> Vec<Record> {
             group: 4,
             kind: NodeKind::User,
             consistency: Consistency::Crash,
+            freeze_ms: 0,
             expiry_ns: 0,
             members: vec![SnapMember { volume, new_head: NodeId(8), name: "snap".into() }],
             props: props.clone(),

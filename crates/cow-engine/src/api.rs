@@ -144,6 +144,8 @@ pub struct SnapOptions {
     pub kind: NodeKind,
     /// How the guest was prepared.
     pub consistency: Consistency,
+    /// How long it had been frozen, in milliseconds; 0 if it was not.
+    pub freeze_ms: u32,
     /// When they expire, nanoseconds since 1970; 0 for never.
     pub expiry_ns: u64,
     /// Properties of each.
@@ -157,6 +159,7 @@ impl Default for SnapOptions {
         Self {
             kind: NodeKind::User,
             consistency: Consistency::Crash,
+            freeze_ms: 0,
             expiry_ns: 0,
             props: Vec::new(),
             edits: Vec::new(),

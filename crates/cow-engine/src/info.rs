@@ -68,6 +68,8 @@ pub struct NodeInfo {
     pub parent: Option<NodeId>,
     /// How it was taken.
     pub consistency: Consistency,
+    /// How long the guest had been frozen, in milliseconds; 0 if it was not.
+    pub freeze_ms: u32,
     /// Snapshot group; 0 for none.
     pub group: u64,
     /// Number of holds.

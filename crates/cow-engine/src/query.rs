@@ -134,6 +134,7 @@ fn node_info(cx: &Cx, id: NodeId) -> Result<Option<NodeInfo>, Error> {
         origin: tree.origin_name(id),
         parent: (entry.parent.0 != 0).then_some(entry.parent),
         consistency: entry.consistency,
+        freeze_ms: entry.freeze_ms,
         group: entry.group,
         holds: entry.holds,
         props: props.unwrap_or_default(),

@@ -169,6 +169,7 @@ pub(crate) async fn snapshot(cx: &Cx, targets: Vec<SnapTarget>, options: SnapOpt
     let options = cow_snaptree::SnapOptions {
         kind: options.kind,
         consistency: options.consistency,
+        freeze_ms: options.freeze_ms,
         expiry_ns: options.expiry_ns,
         props: options.props,
         unlimited: unreadable(cx, &targets).await?,

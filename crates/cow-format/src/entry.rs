@@ -143,6 +143,9 @@ pub struct NodeEntry {
     pub stands_on: u64,
     /// For a head that a rollback or clone made: the snapshot that it began as.
     pub origin: NodeId,
+    /// How long the guest had been frozen when the snapshot was taken, in milliseconds; 0 if it
+    /// was not.
+    pub freeze_ms: u32,
     /// Snapshot name, or for a head the name of the volume.
     pub name: String,
 }
@@ -196,6 +199,7 @@ impl NodeEntry {
         tail.iter().for_each(|&v| w.u64(v));
         w.u64(self.stands_on);
         w.u64(self.origin.0);
+        w.u32(self.freeze_ms);
         assert!(w.bytes.len() <= NAME_AT, "entry fields overlap the name");
         let mut out = [0u8; ENTRY_LEN];
         out[..w.bytes.len()].copy_from_slice(&w.bytes);
@@ -252,6 +256,7 @@ fn parse(bytes: &[u8]) -> Result<Option<NodeEntry>, Malformed> {
     }
     e.stands_on = r.u64()?;
     e.origin = NodeId(r.u64()?);
+    e.freeze_ms = r.u32()?;
     if e.root.level > crate::mapnode::MAX_LEVEL || name_len > MAX_NAME {
         return Err(Malformed);
     }

@@ -119,6 +119,8 @@ pub enum Record {
         kind: NodeKind,
         /// How it was taken.
         consistency: Consistency,
+        /// How long the guest had been frozen, in milliseconds; 0 if it was not.
+        freeze_ms: u32,
         /// When it expires, nanoseconds since 1970; 0 for never.
         expiry_ns: u64,
         /// The volumes.
@@ -300,6 +302,7 @@ impl Record {
             group,
             kind,
             consistency,
+            freeze_ms,
             expiry_ns,
             members,
             props,
@@ -313,6 +316,7 @@ impl Record {
         w.u64(*group);
         w.u8(*kind as u8);
         w.u8(*consistency as u8);
+        w.u32(*freeze_ms);
         w.u64(*expiry_ns);
         w.u16(members.len() as u16);
         for member in members {
@@ -429,7 +433,7 @@ fn decode_snap_create(r: &mut Reader<'_>) -> Result<Record, Malformed> {
     let (label_gen, time_ns, group) = (Gen(r.u32()?), r.u64()?, r.u64()?);
     let kind = NodeKind::from_u8(r.u8()?).ok_or(Malformed)?;
     let consistency = Consistency::from_u8(r.u8()?).ok_or(Malformed)?;
-    let expiry_ns = r.u64()?;
+    let (freeze_ms, expiry_ns) = (r.u32()?, r.u64()?);
     let count = r.u16()?;
     let members = (0..count)
         .map(|_| {
@@ -447,6 +451,7 @@ fn decode_snap_create(r: &mut Reader<'_>) -> Result<Record, Malformed> {
         group,
         kind,
         consistency,
+        freeze_ms,
         expiry_ns,
         members,
         props,

@@ -175,6 +175,7 @@ fn records() -> Vec<Record> {
             group: 4,
             kind: crate::entry::NodeKind::User,
             consistency: crate::entry::Consistency::Frozen,
+            freeze_ms: 6,
             expiry_ns: 5,
             members: vec![SnapMember {
                 volume: VolumeId(1),
@@ -263,6 +264,7 @@ fn entry_round_trip() {
         expiry_ns: u64::MAX,
         stands_on: 19,
         origin: NodeId(20),
+        freeze_ms: 21,
         name: "x".repeat(128),
         ..NodeEntry::default()
     };

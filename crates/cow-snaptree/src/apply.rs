@@ -32,6 +32,7 @@ struct SnapCommon<'a> {
     group: u64,
     kind: NodeKind,
     consistency: Consistency,
+    freeze_ms: u32,
     expiry_ns: u64,
     props: &'a [PropChange],
 }
@@ -81,6 +82,7 @@ impl Tree {
                 group,
                 kind,
                 consistency,
+                freeze_ms,
                 expiry_ns,
                 members,
                 props,
@@ -91,6 +93,7 @@ impl Tree {
                     group: *group,
                     kind: *kind,
                     consistency: *consistency,
+                    freeze_ms: *freeze_ms,
                     expiry_ns: *expiry_ns,
                     props,
                 };
@@ -216,6 +219,7 @@ impl Tree {
             if let Some(node) = self.node_mut(old) {
                 node.entry.kind = common.kind;
                 node.entry.consistency = common.consistency;
+                node.entry.freeze_ms = common.freeze_ms;
                 node.entry.group = common.group;
                 node.entry.expiry_ns = common.expiry_ns;
                 name_snapshot(&mut node.entry, &member.name, common.time_ns, frame);

@@ -24,6 +24,8 @@ pub struct SnapOptions {
     pub kind: NodeKind,
     /// How the guest was prepared.
     pub consistency: Consistency,
+    /// How long it had been frozen, in milliseconds; 0 if it was not.
+    pub freeze_ms: u32,
     /// When they expire, nanoseconds since 1970; 0 for never.
     pub expiry_ns: u64,
     /// Properties of each.
@@ -37,6 +39,7 @@ impl Default for SnapOptions {
         Self {
             kind: NodeKind::User,
             consistency: Consistency::Crash,
+            freeze_ms: 0,
             expiry_ns: 0,
             props: Vec::new(),
             unlimited: BTreeSet::new(),
@@ -171,6 +174,7 @@ impl Tree {
             group,
             kind: options.kind,
             consistency: options.consistency,
+            freeze_ms: options.freeze_ms,
             expiry_ns: options.expiry_ns,
             members,
             props: props.clone(),

@@ -226,6 +226,7 @@ impl Fake {
                 origin: None,
                 parent: None,
                 consistency: Default::default(),
+                freeze_ms: 0,
                 group: 0,
                 holds: node.holds.len() as u32,
                 props: node.props.clone(),

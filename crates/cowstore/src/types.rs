@@ -91,6 +91,8 @@ pub struct SnapshotOptions {
     pub kind: NodeKind,
     /// How the guest was prepared.
     pub consistency: Consistency,
+    /// How long it had been frozen, in milliseconds; 0 if it was not.
+    pub freeze_ms: u32,
     /// When they expire, nanoseconds since 1970; 0 for never.
     pub expiry_ns: u64,
     /// Properties of each.
@@ -106,6 +108,7 @@ impl From<SnapshotOptions> for engine::SnapOptions {
         Self {
             kind: options.kind.into(),
             consistency: options.consistency.into(),
+            freeze_ms: options.freeze_ms,
             expiry_ns: options.expiry_ns,
             props: options.props,
             edits: options.edits,
@@ -173,6 +176,9 @@ pub struct NodeInfo {
     pub parent: Option<u64>,
     /// How it was taken.
     pub consistency: Consistency,
+    /// How long the guest had been frozen, in milliseconds; 0 if it was not.
+    #[serde(default)]
+    pub freeze_ms: u32,
     /// Snapshot group; 0 for none.
     pub group: u64,
     /// Number of holds.
@@ -219,6 +225,7 @@ impl From<engine::NodeInfo> for NodeInfo {
             origin: info.origin,
             parent: info.parent.map(|node| node.0),
             consistency: info.consistency.into(),
+            freeze_ms: info.freeze_ms,
             group: info.group,
             holds: info.holds,
             props: info.props,

@@ -21,7 +21,7 @@ use super::steps;
 use cowstore::{Consistency, DeleteOptions, Error as StoreError, NodeKind, SnapshotOptions};
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, channel};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 impl Agent {
     /// Takes a snapshot of all volumes of a server at one instant. Returns when it is durable, with
@@ -38,7 +38,7 @@ impl Agent {
         cell.check_quiet()?;
         if !cell.is_running() || !cell.can_freeze() {
             let consistency = self.undisturbed(&cell)?;
-            let id = self.commit(&cell, request, consistency)?;
+            let id = self.commit(&cell, request, consistency, None)?;
             steps::reached("create.committed");
             let answer = self.begun(&cell, id)?;
             let agent = self.clone();
@@ -110,7 +110,8 @@ impl Agent {
         let (agent, owner, wanted) = (self.clone(), cell.clone(), request.clone());
         afterwards(move || {
             // Nobody listens any more when it took too long; then it is asked for below.
-            let _ = send.send(agent.commit(&owner, &wanted, consistency));
+            let frozen_since = (consistency == Consistency::Frozen).then_some(begun);
+            let _ = send.send(agent.commit(&owner, &wanted, consistency, frozen_since));
         });
         let left = self.frozen_limit.saturating_sub(begun.elapsed());
         let lost = || AgentError::Internal("the commit of a snapshot has ended".into());
@@ -142,7 +143,7 @@ impl Agent {
             cell.exports().iter().map(|volume| format!("{volume}@{id}")).collect();
         self.pool.delete(&names, DeleteOptions::default())?;
         self.forget(id);
-        self.commit(cell, request, Consistency::FreezeFailed)
+        self.commit(cell, request, Consistency::FreezeFailed, None)
     }
 
     /// Takes an identity and commits: the snapshots, what the API says of them, and the counter.
@@ -151,6 +152,7 @@ impl Agent {
         cell: &ServerCell,
         request: &SnapshotRequest,
         consistency: Consistency,
+        frozen_since: Option<Instant>,
     ) -> Result<SnapshotId, AgentError> {
         let mut counters = self.counters.lock();
         let id = SnapshotId(counters.snapshot);
@@ -163,6 +165,7 @@ impl Agent {
         let options = SnapshotOptions {
             kind: NodeKind::User,
             consistency,
+            freeze_ms: frozen_since.map_or(0, |since| frozen_ms(since.elapsed())),
             expiry_ns: 0,
             props: vec![
                 prop(SNAPSHOT, id.to_string()),
@@ -249,6 +252,11 @@ impl Agent {
         self.index.write().snapshots.remove(&id);
         Ok(())
     }
+}
+
+/// What the label says of a freeze that has lasted so long; never nothing.
+fn frozen_ms(lasted: Duration) -> u32 {
+    u32::try_from(lasted.as_millis()).unwrap_or(u32::MAX).max(1)
 }
 
 fn over_limit(cell: &ServerCell, what: &str) -> AgentError {

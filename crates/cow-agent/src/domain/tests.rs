@@ -203,6 +203,12 @@ fn a_running_server_is_frozen_and_thawed_stopped_and_started() {
     assert_eq!(place.called(), ["start"]);
     let frozen = snap(&agent, &web);
     assert_eq!(frozen.consistency, Consistency::Frozen);
+    let label = |id: SnapshotId| {
+        let nodes = pool.list(false).unwrap();
+        let of = nodes.into_iter().filter(|node| node.name.ends_with(&format!("@{id}")));
+        of.map(|node| (node.consistency, node.freeze_ms > 0)).collect::<Vec<_>>()
+    };
+    assert_eq!(label(frozen.id), [(Consistency::Frozen, true); 2]);
     assert_eq!(place.called(), ["freeze", "thaw"]);
     agent.restore(frozen.id).unwrap();
     wait_status(&agent, web.id, ServerStatus::Running);
@@ -248,6 +254,7 @@ fn a_commit_that_takes_too_long_does_not_keep_the_server_frozen() {
     place.called();
     let taken = snap(&agent, &web);
     assert_eq!(taken.consistency, Consistency::FreezeFailed, "it does not say what may be false");
+    assert!(pool.list(false).unwrap().iter().all(|node| node.freeze_ms == 0));
     assert_eq!(place.called(), ["freeze", "thaw", "thaw"]);
     assert_eq!(agent.snapshots(None).unwrap().len(), 1);
     let names = pool.list(false).unwrap().into_iter().filter(|n| n.live && n.name.contains('@'));

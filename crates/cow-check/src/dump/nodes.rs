@@ -28,6 +28,7 @@ fn entry(tree: &Tree, e: &NodeEntry) -> Value {
         ("kind", format!("{:?}", e.kind).to_lowercase().into()),
         ("state", format!("{:?}", e.state).to_lowercase().into()),
         ("consistency", format!("{:?}", e.consistency).to_lowercase().into()),
+        ("freeze_ms", e.freeze_ms.into()),
         ("root", root),
         ("size_bytes", e.size_bytes.into()),
         ("cursor", e.cursor.into()),

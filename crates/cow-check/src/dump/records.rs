@@ -137,7 +137,17 @@ fn creation(record: &Record) -> (&'static str, Vec<(&'static str, Value)>) {
                 ("props", props(changes)),
             ],
         ),
-        Record::SnapCreate { label_gen, time_ns, group, members, props: changes, .. } => {
+        Record::SnapCreate {
+            label_gen,
+            time_ns,
+            group,
+            consistency,
+            freeze_ms,
+            expiry_ns,
+            members,
+            props: changes,
+            ..
+        } => {
             let member = |m: &cow_format::record::SnapMember| {
                 Value::Object(vec![
                     ("volume", m.volume.0.into()),
@@ -149,6 +159,9 @@ fn creation(record: &Record) -> (&'static str, Vec<(&'static str, Value)>) {
                 ("gen", label_gen.0.into()),
                 ("time_ns", (*time_ns).into()),
                 ("group", (*group).into()),
+                ("consistency", format!("{consistency:?}").to_lowercase().into()),
+                ("freeze_ms", (*freeze_ms).into()),
+                ("expiry_ns", (*expiry_ns).into()),
                 ("members", members.iter().map(member).collect::<Vec<_>>().into()),
                 ("props", props(changes)),
             ];

@@ -302,6 +302,7 @@ fn info(name: String, kind: NodeKind, node: &crate::model::Snap) -> NodeInfo {
         origin: None,
         parent: None,
         consistency: Consistency::Crash,
+        freeze_ms: 0,
         group: 0,
         holds: 0,
         props: node.props.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),

@@ -164,6 +164,7 @@ fn record() -> impl Strategy<Value = Record> {
                 group,
                 kind: NodeKind::User,
                 consistency: Consistency::Crash,
+                freeze_ms: 0,
                 expiry_ns: 0,
                 members,
                 props,

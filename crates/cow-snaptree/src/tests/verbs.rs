@@ -71,6 +71,7 @@ fn the_heads_node_becomes_the_snapshot() {
     let options = SnapOptions {
         kind: NodeKind::Auto,
         consistency: Consistency::Frozen,
+        freeze_ms: 1200,
         expiry_ns: 99,
         props: vec![("k".into(), "x".into())],
         ..SnapOptions::default()
@@ -81,6 +82,8 @@ fn the_heads_node_becomes_the_snapshot() {
     assert_eq!(tree.resolve("v@a"), Ok(first));
     let entry = &node.entry;
     assert_eq!((entry.kind, entry.consistency), (NodeKind::Auto, Consistency::Frozen));
+    assert_eq!(entry.freeze_ms, 1200);
+    assert_eq!(tree.node(tree.resolve("v").unwrap()).unwrap().entry.freeze_ms, 0);
     assert_eq!((entry.expiry_ns, entry.created_ns, entry.stands_on), (99, 10, 42));
     assert_eq!((entry.group, entry.name.as_str()), (0, "a"));
     assert_eq!(node.props().unwrap().map["k"], "x");
