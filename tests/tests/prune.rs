@@ -52,3 +52,20 @@ fn rules_let_go_what_they_do_not_keep() {
     assert_eq!(snapshots(&place), ["other@x", "vm@c"]);
     server.stop();
 }
+
+#[test]
+fn a_group_of_volumes_has_a_limit_of_its_own() {
+    let place = Place::with_pool();
+    for name in ["a", "b", "c"] {
+        place.ok(&["create", name, "--size", "1M"]);
+    }
+    place.ok(&["set", "a", "group=web"]);
+    place.ok(&["set", "b", "group=web"]);
+    assert!(place.fails(2, &["pool", "set", "limit:web=few"]).contains("limit:web"));
+    place.ok(&["pool", "set", "limit:web=2"]);
+    place.ok(&["snapshot", "a@1", "b@1"]);
+    assert!(place.fails(4, &["snapshot", "a@2", "c@2"]).contains("group web"));
+    assert_eq!(snapshots(&place), ["a@1", "b@1"]);
+    place.ok(&["pool", "set", "limit:web="]);
+    place.ok(&["snapshot", "a@2", "c@2"]);
+}

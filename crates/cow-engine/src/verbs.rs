@@ -166,13 +166,15 @@ pub(crate) async fn snapshot(cx: &Cx, targets: Vec<SnapTarget>, options: SnapOpt
     }
     let names: Vec<(&str, &str)> = pairs(&targets);
     let edits = options.edits;
+    let limits = unreadable(cx, &targets).await?;
     let options = cow_snaptree::SnapOptions {
         kind: options.kind,
         consistency: options.consistency,
         freeze_ms: options.freeze_ms,
         expiry_ns: options.expiry_ns,
         props: options.props,
-        unlimited: unreadable(cx, &targets).await?,
+        unlimited: limits.volumes,
+        ungrouped: limits.pool,
     };
     let blocks = 8 + 2 * targets.len() + 2 * edits.len();
     commit(cx, Some(blocks as u64), Reserve::Normal, &|core| {
@@ -190,10 +192,18 @@ pub(crate) async fn snapshot(cx: &Cx, targets: Vec<SnapTarget>, options: SnapOpt
     Ok(Reply::Nodes(nodes))
 }
 
-/// Brings the limits of volumes into memory. Those whose properties cannot be read are returned:
-/// damage must not keep anybody from taking a snapshot.
-async fn unreadable(cx: &Cx, targets: &[SnapTarget]) -> Result<BTreeSet<VolumeId>, Error> {
-    let mut found = BTreeSet::new();
+/// Whose limits cannot be read.
+#[derive(Default)]
+struct Unreadable {
+    volumes: BTreeSet<VolumeId>,
+    /// Those of groups, which are the pool's.
+    pool: bool,
+}
+
+/// Brings the limits of volumes and of their groups into memory. Those that cannot be read are
+/// returned: damage must not keep anybody from taking a snapshot.
+async fn unreadable(cx: &Cx, targets: &[SnapTarget]) -> Result<Unreadable, Error> {
+    let (mut found, mut ids) = (Unreadable::default(), Vec::new());
     for target in targets {
         let head = {
             let mut core = cx.core();
@@ -201,10 +211,24 @@ async fn unreadable(cx: &Cx, targets: &[SnapTarget]) -> Result<BTreeSet<VolumeId
             let volume = tree.volume_by_name(&target.volume);
             volume.and_then(|id| Some((id, tree.head(id)?)))
         };
-        if let Some((volume, head)) = head
-            && load_props(cx, head).await.is_err()
-        {
-            found.insert(volume);
+        if let Some((volume, head)) = head {
+            ids.push(volume);
+            if load_props(cx, head).await.is_err() {
+                found.volumes.insert(volume);
+            }
+        }
+    }
+    found.pool = load_props(cx, cow_snaptree::POOL_NODE).await.is_err();
+    if found.pool {
+        return Ok(found);
+    }
+    // What a fold publishes meanwhile is asked for once more where the limits are checked.
+    let members = cx.core().pool()?.tree.unknown_members(&ids).unwrap_or_default();
+    for head in members {
+        if load_props(cx, head).await.is_err() {
+            let mut core = cx.core();
+            let volume = core.pool()?.tree.node(head).map(|node| node.entry.volume);
+            found.volumes.extend(volume);
         }
     }
     Ok(found)

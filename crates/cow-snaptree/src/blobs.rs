@@ -135,6 +135,7 @@ impl Tree {
             node.entry.holds = holds;
             node.props = Some(props);
         }
+        self.note_group(id);
         Ok(())
     }
 

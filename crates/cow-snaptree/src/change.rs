@@ -1,11 +1,11 @@
 //! The parts of [`Tree::apply`] that change nodes in place: size, deletion, name, properties.
 
 use crate::error::{TreeError, corrupt};
+use crate::groups::{Membership, membership};
 use crate::name::valid_name;
 use crate::node::Node;
 use crate::plan::valid_size;
-use crate::policy::{has_policy, is_policy};
-use crate::props::{Edit, Props};
+use crate::props::{Edit, Props, has_policy, is_policy};
 use crate::tree::{POOL_NODE, Tree};
 use cow_format::entry::{NodeEntry, NodeKind, NodeState};
 use cow_format::{NodeId, VolumeId};
@@ -53,6 +53,7 @@ impl Tree {
         if is_volume_head {
             self.names.remove(VolumeId(0), name);
             self.volumes.remove(volume.0);
+            self.groups.set(volume, Membership::None);
         } else if node.is_snapshot() {
             self.names.remove(volume, name);
             if let Some(volume) = self.volumes.get_mut(volume.0) {
@@ -142,6 +143,7 @@ impl Tree {
         }
         node.props = props;
         self.dirty_props.insert(id);
+        self.note_group(id);
         Ok(())
     }
 
@@ -153,6 +155,15 @@ impl Tree {
         if let Some(node) = self.node_cache_mut(id) {
             node.entry.policy = has_policy(&props);
             node.props = Some(props);
+        }
+        self.note_group(id);
+    }
+
+    /// The properties of a node have changed, or were read.
+    pub(crate) fn note_group(&mut self, id: NodeId) {
+        let head = self.node(id).filter(|node| node.is_head());
+        if let Some((volume, membership)) = head.map(|head| (head.entry.volume, membership(head))) {
+            self.groups.set(volume, membership);
         }
     }
 }

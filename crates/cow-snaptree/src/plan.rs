@@ -4,7 +4,7 @@
 use crate::error::{TreeError, invalid};
 use crate::name::check_user_name;
 use crate::node::Node;
-use crate::policy::check_policies;
+use crate::policy::{check_policies, check_pool_policies};
 use crate::props::{Props, check_changes, check_tag};
 use crate::table::{MAX_NODES, ROLLBACK_SLOTS};
 use crate::tree::{POOL_NODE, Tree};
@@ -32,6 +32,8 @@ pub struct SnapOptions {
     pub props: Vec<(String, String)>,
     /// Volumes whose properties cannot be read: no limit of theirs is known.
     pub unlimited: BTreeSet<VolumeId>,
+    /// The properties of the pool cannot be read: no limit of a group is known.
+    pub ungrouped: bool,
 }
 
 impl Default for SnapOptions {
@@ -43,6 +45,7 @@ impl Default for SnapOptions {
             expiry_ns: 0,
             props: Vec::new(),
             unlimited: BTreeSet::new(),
+            ungrouped: false,
         }
     }
 }
@@ -166,6 +169,9 @@ impl Tree {
                 name.len() + 18,
             );
         }
+        if options.kind == NodeKind::User && !options.ungrouped {
+            self.check_group_limits(&seen, &options.unlimited)?;
+        }
         self.check_room(targets.len(), ROLLBACK_SLOTS)?;
         let first_gen = self.next_gens(groups.len())?;
         let record = |(at, members)| Record::SnapCreate {
@@ -202,7 +208,9 @@ impl Tree {
             return Err(TreeError::Exists(new_name));
         }
         if let Some(undo) = self.node(node).filter(|node| node.entry.kind == NodeKind::Undo) {
-            self.check_snapshot_limit(undo.entry.volume)?;
+            let volume = undo.entry.volume;
+            self.check_snapshot_limit(volume)?;
+            self.check_group_limits(&BTreeSet::from([volume]), &BTreeSet::new())?;
         }
         Ok(vec![Record::Rename { node, name: to.to_owned() }])
     }
@@ -248,6 +256,9 @@ impl Tree {
                 Props::default()
             }
         };
+        if id == POOL_NODE {
+            check_pool_policies(changes)?;
+        }
         if self.node(id).is_some_and(Node::is_head) {
             check_policies(changes.iter().map(|(key, value)| (key, value.as_ref())))?;
         }

@@ -5,34 +5,31 @@
 //! |---|---|---|
 //! | `limit` | 1 to 1,048,576 | most snapshots of kind user that the volume has at once |
 //! | `keep` | see `retention.rs` | which snapshots are kept; the others may be deleted |
+//! | `group` | a name | the group that the volume belongs to |
+//! | `limit:NAME`, of the pool | 1 to 1,048,576 | most snapshots of kind user that the volumes of a group have at once, all together |
 //!
-//! A flag in the node entry says whether a volume may have one of those that are looked for without
-//! being asked ([`POLICIES`]), so that nobody need read the properties of all volumes for them.
+//! A flag in the node entry says whether a volume may have `keep` or `group`, so that nobody need read
+//! the properties of all volumes to find them.
 
 use crate::error::{TreeError, invalid};
-use crate::props::Props;
-use crate::retention::{KEEP, Keep};
+use crate::name::valid_name;
+use crate::props::{GROUP, KEEP};
+use crate::retention::Keep;
 use crate::table::MAX_NODES;
-use crate::tree::Tree;
-use cow_format::VolumeId;
+use crate::tree::{POOL_NODE, Tree};
 use cow_format::entry::NodeKind;
+use cow_format::record::PropChange;
+use cow_format::{NodeId, VolumeId};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Most snapshots of kind user of a volume; undo snapshots and those that programs take for
 /// themselves do not count.
 pub const LIMIT: &str = "limit";
 
-/// Properties that [`cow_format::entry::NodeEntry::policy`] stands for.
-const POLICIES: [&str; 1] = [KEEP];
-
-/// Whether a property is one of those that the flag stands for.
-pub(crate) fn is_policy(key: &str) -> bool {
-    POLICIES.contains(&key)
-}
-
-/// Whether there is one.
-pub(crate) fn has_policy(props: &Props) -> bool {
-    POLICIES.iter().any(|key| props.map.contains_key(*key))
-}
+/// Before the name of a group: the pool's property that limits it.
+const GROUP_LIMIT: &str = "limit:";
+/// Longest name of a group, in bytes: its limit is a property too.
+const MAX_GROUP: usize = 120;
 
 /// Checks what is to be set on a volume.
 pub(crate) fn check_policies<'a>(
@@ -43,10 +40,24 @@ pub(crate) fn check_policies<'a>(
         if key == LIMIT && parse_limit(value).is_none() {
             return invalid(format!("{LIMIT}: {value:?} is not a number from 1 to {MAX_NODES}"));
         }
+        if key == GROUP && (!valid_name(value) || value.len() > MAX_GROUP) {
+            return invalid(format!("{GROUP}: {value:?} is no name of 1 to {MAX_GROUP} letters"));
+        }
         if key == KEEP
             && let Err(what) = Keep::parse(value)
         {
             return invalid(format!("{KEEP}: {what}"));
+        }
+    }
+    Ok(())
+}
+
+/// Checks what is to be set on the pool.
+pub(crate) fn check_pool_policies(changes: &[PropChange]) -> Result<(), TreeError> {
+    for (key, value) in changes {
+        let limit = value.as_ref().filter(|_| key.starts_with(GROUP_LIMIT));
+        if let Some(value) = limit.filter(|value| parse_limit(value).is_none()) {
+            return invalid(format!("{key}: {value:?} is not a number from 1 to {MAX_NODES}"));
         }
     }
     Ok(())
@@ -74,5 +85,60 @@ impl Tree {
         }
         let name = &volume.name;
         Err(TreeError::Limit(format!("volume {name} has {limit} snapshots, which is its limit")))
+    }
+
+    /// The limit of a group, if it has one.
+    fn group_limit(&self, group: &str) -> Result<Option<usize>, TreeError> {
+        let Some(pool) = self.node(POOL_NODE) else { return Ok(None) };
+        let props = pool.props.as_ref().ok_or(TreeError::NotLoaded(POOL_NODE))?;
+        let value = props.map.get(&format!("{GROUP_LIMIT}{group}"));
+        Ok(value.and_then(|value| parse_limit(value)))
+    }
+
+    /// Heads whose properties must be read before the limits of the groups of these volumes can be
+    /// checked: none but after opening.
+    ///
+    /// # Errors
+    /// `NotLoaded` for the pool's properties.
+    pub fn unknown_members(&self, volumes: &[VolumeId]) -> Result<Vec<NodeId>, TreeError> {
+        for &volume in volumes {
+            if let Some(group) = self.groups.of(volume)
+                && self.group_limit(group)?.is_some()
+            {
+                return Ok(self.groups.unknown().filter_map(|id| self.head(id)).collect());
+            }
+        }
+        Ok(Vec::new())
+    }
+
+    /// Refuses when one more snapshot of each of these volumes would be more than the limit of a
+    /// group allows. `unlimited` are volumes whose properties cannot be read.
+    pub(crate) fn check_group_limits(
+        &self,
+        volumes: &BTreeSet<VolumeId>,
+        unlimited: &BTreeSet<VolumeId>,
+    ) -> Result<(), TreeError> {
+        let mut wanted: BTreeMap<&str, usize> = BTreeMap::new();
+        for group in volumes.difference(unlimited).filter_map(|&id| self.groups.of(id)) {
+            *wanted.entry(group).or_default() += 1;
+        }
+        for (group, more) in wanted {
+            let Some(limit) = self.group_limit(group)? else { continue };
+            if let Some(unread) = self.groups.unknown().find(|id| !unlimited.contains(id))
+                && let Some(head) = self.head(unread)
+            {
+                return Err(TreeError::NotLoaded(head));
+            }
+            let is_user =
+                |id: &NodeId| self.node(*id).is_some_and(|n| n.entry.kind == NodeKind::User);
+            let members = self.groups.members(group).filter_map(|id| self.volume(id));
+            let snapshots = members.flat_map(|volume| volume.snapshots.iter().copied());
+            let count = snapshots.filter(is_user).take(limit).count();
+            if count + more > limit {
+                let text = format!("group {group} may have {limit} snapshots, and {more} more");
+                return Err(TreeError::Limit(format!("{text} are too many")));
+            }
+        }
+        Ok(())
     }
 }

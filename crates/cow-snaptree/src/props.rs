@@ -11,6 +11,23 @@ use cow_format::record::PropChange;
 use cow_format::wire::{Malformed, Reader, Writer};
 use std::collections::{BTreeMap, BTreeSet};
 
+/// Which snapshots of a volume are kept.
+pub const KEEP: &str = "keep";
+/// The group that a volume belongs to.
+pub const GROUP: &str = "group";
+/// Properties that [`cow_format::entry::NodeEntry::policy`] stands for.
+const POLICIES: [&str; 2] = [KEEP, GROUP];
+
+/// Whether a property is one of those that the flag stands for.
+pub(crate) fn is_policy(key: &str) -> bool {
+    POLICIES.contains(&key)
+}
+
+/// Whether there is one.
+pub(crate) fn has_policy(props: &Props) -> bool {
+    POLICIES.iter().any(|key| props.map.contains_key(*key))
+}
+
 /// Properties and holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Props {

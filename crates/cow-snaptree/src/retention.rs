@@ -18,14 +18,12 @@
 
 use crate::error::TreeError;
 use crate::node::Node;
+use crate::props::KEEP;
 use crate::table::MAX_NODES;
 use crate::tree::Tree;
 use cow_format::entry::NodeKind;
 use cow_format::{NodeId, VolumeId};
 use std::collections::BTreeSet;
-
-/// The property: which snapshots of the volume are kept.
-pub const KEEP: &str = "keep";
 
 /// From nanoseconds since 1970 to the number of an hour, a day and so on.
 type PeriodOf = fn(u64) -> u64;

@@ -2,6 +2,7 @@
 
 use crate::chunkmap::ChunkMap;
 use crate::error::{TreeError, corrupt};
+use crate::groups::{Groups, membership};
 use crate::name::{NameIndex, valid_name};
 use crate::node::{Node, page_of};
 use cow_format::entry::{NodeEntry, NodeKind, NodeState};
@@ -69,6 +70,8 @@ pub struct Tree {
     pub(crate) nodes: ChunkMap<Arc<Node>>,
     pub(crate) volumes: ChunkMap<Arc<Volume>>,
     pub(crate) names: NameIndex,
+    /// Which volumes are in which group.
+    pub(crate) groups: Groups,
     /// Node by slot of the table.
     pub(crate) slots: ChunkMap<NodeId>,
     pub(crate) counters: Counters,
@@ -97,6 +100,7 @@ impl Default for Tree {
             nodes: ChunkMap::default(),
             volumes: ChunkMap::default(),
             names: NameIndex::default(),
+            groups: Groups::default(),
             slots: ChunkMap::default(),
             counters: Counters::default(),
             limits: Limits::default(),
@@ -204,6 +208,7 @@ impl Tree {
         for node in live.iter().filter(|n| n.is_head()) {
             let entry = &node.entry;
             self.add_volume(entry.volume, &entry.name, entry.id)?;
+            self.groups.set(entry.volume, membership(node));
         }
         for node in live.iter().filter(|n| n.is_snapshot()) {
             self.add_snapshot(&node.entry)?;

@@ -8,7 +8,7 @@ use crate::units::{object_name, parse_size, property, snapshot_name, volume_name
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
-pub use pool::{PoolCommand, PoolCreate, PoolGrow, PoolInfo};
+pub use pool::{PoolCommand, PoolCreate, PoolGrow, PoolInfo, PoolSet};
 pub use prune::Prune;
 pub use shared::{Json, Listing};
 

@@ -26,6 +26,38 @@ fn counter(pool: &Pool, name: &str) -> Option<String> {
     props.into_iter().find(|(key, _)| key == "counter").map(|(_, value)| value)
 }
 
+#[test]
+fn a_limit_of_a_group_holds_against_a_hundred_at_once_and_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let pool = pool(&dir);
+    let member = |i: usize| {
+        let props = vec![("group".to_owned(), "web".to_owned())];
+        NewVolume { name: format!("v{i}"), size_bytes: 1 << 20, props }
+    };
+    let limit = [("limit:web".to_owned(), Some("5".to_owned()))];
+    pool.create_volumes((0..10).map(member).collect(), Vec::new()).unwrap();
+    pool.set_props("", &limit).unwrap();
+    let take = |pool: &Pool, name: String| {
+        matches!(pool.snapshot(&[name], SnapshotOptions::default()), Ok(_))
+    };
+    let taken = thread::scope(|scope| {
+        let (pool, take) = (&pool, &take);
+        let threads: Vec<_> = (0..100)
+            .map(|i| scope.spawn(move || take(pool, format!("v{}@s{i}", i % 10))))
+            .collect();
+        threads.into_iter().map(|t| t.join().unwrap()).filter(|ok| *ok).count()
+    });
+    assert_eq!(taken, 5);
+    let path = pool.path().to_owned();
+    pool.close().unwrap();
+    let pool = Pool::open(&path, &cowstore::OpenOptions::default()).unwrap();
+    assert!(!take(&pool, "v3@more".into()), "nothing was forgotten");
+    let one = pool.list(false).unwrap().into_iter().find(|n| n.name.contains('@')).unwrap();
+    pool.delete(&[one.name], cowstore::DeleteOptions::default()).unwrap();
+    assert!(take(&pool, "v3@more".into()) && !take(&pool, "v4@more".into()));
+    pool.close().unwrap();
+}
+
 /// Frames and flushes that `act` costs.
 fn cost(pool: &Pool, act: impl FnOnce()) -> (u64, u64) {
     let stats = || -> Stats { pool.info(false).unwrap().stats };

@@ -3,6 +3,7 @@
 
 mod damage;
 mod free_up;
+mod groups;
 mod oracle;
 mod retention;
 mod setsize;

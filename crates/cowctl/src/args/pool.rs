@@ -1,7 +1,7 @@
 //! The words of `pool`.
 
 use super::shared::Json;
-use crate::units::parse_size;
+use crate::units::{parse_size, property};
 use clap::{Args, Subcommand};
 
 #[derive(Debug, Subcommand)]
@@ -13,6 +13,15 @@ pub enum PoolCommand {
     Info(PoolInfo),
     /// Make the pool larger
     Grow(PoolGrow),
+    /// Set properties of the pool
+    Set(PoolSet),
+}
+
+#[derive(Debug, Args)]
+pub struct PoolSet {
+    /// KEY=VALUE; `KEY=` removes the key. `limit:NAME=N`: most snapshots of the volumes whose property `group` is NAME
+    #[arg(required = true, value_parser = property)]
+    pub changes: Vec<(String, Option<String>)>,
 }
 
 #[derive(Debug, Args)]

@@ -1,6 +1,6 @@
 //! `pool create`, `pool info`, `pool grow`.
 
-use crate::args::{PoolCreate, PoolGrow, PoolInfo};
+use crate::args::{PoolCreate, PoolGrow, PoolInfo, PoolSet};
 use crate::failure::Failure;
 use crate::output;
 use crate::session::{self, Access, open_options};
@@ -77,6 +77,11 @@ pub fn grow(path: &Path, args: &PoolGrow) -> Result<(), Failure> {
         pool.info(false)
     })?;
     show_if(args.json.json, &info)
+}
+
+pub fn set(path: &Path, args: PoolSet) -> Result<(), Failure> {
+    let verb = Verb::SetProps { name: String::new(), changes: args.changes };
+    session::with(path, Access::Change, |pool| pool.done(verb))
 }
 
 fn show_if(wanted: bool, info: &Info) -> Result<(), Failure> {
