@@ -3,6 +3,7 @@
 use crate::bits::{Bits, ZONE};
 use crate::frontier::{Frontier, STREAMS};
 use crate::image::{end_in_zone, fresh_counts};
+use crate::leaving::Leaving;
 use crate::quarantine::Quarantine;
 use crate::resident::{MAX_RESIDENT, Resident};
 use crate::zone::{StagedZone, ZoneState, next_part, split};
@@ -29,6 +30,7 @@ pub struct Allocator {
     pub(crate) frontiers: [Frontier; STREAMS],
     pub(crate) staged: BTreeMap<u64, StagedZone>,
     pub(crate) quarantine: Quarantine,
+    pub(crate) leaving: Leaving,
     pub(crate) withheld: BTreeSet<Phys>,
     /// Sum of all `avail`.
     pub(crate) free: u64,
@@ -75,6 +77,7 @@ impl Allocator {
             frontiers: [Frontier::default(); STREAMS],
             staged: BTreeMap::new(),
             quarantine: Quarantine::default(),
+            leaving: Leaving::default(),
             withheld: BTreeSet::new(),
             free,
         }
@@ -180,9 +183,9 @@ impl Allocator {
         self.free
     }
 
-    /// Blocks in quarantine: freed, and not allocatable yet.
+    /// Blocks in quarantine, or leaving it: freed, and not allocatable yet.
     pub fn pending_blocks(&self) -> u64 {
-        self.quarantine.blocks()
+        self.quarantine.blocks() + self.leaving.blocks()
     }
 
     /// Size of the pool in blocks.
@@ -234,6 +237,7 @@ impl Allocator {
     /// The overlay of a zone: blocks that are not free although the image does not hold them.
     pub(crate) fn overlay(&self, zone: u64, used: &mut Bits) {
         self.quarantine.overlay(zone, used);
+        self.leaving.overlay(zone, used);
         let first = Phys(zone * ZONE_BLOCKS);
         for phys in self.withheld.range(first..first.offset(ZONE_BLOCKS)) {
             used.set(split(*phys).1);

@@ -6,16 +6,19 @@
 //!
 //! ```text
 //! image      what the newest checkpoint refers to; on disk in the zones' active homes
-//! used       image + unfolded + quarantine + withheld; in memory only; set = not allocatable
+//! used       image + unfolded + quarantine + leaving + withheld; in memory only; set = not
+//!            allocatable
 //!
 //! unfolded   handed out (or named by a replayed record), not in a checkpoint yet
 //! quarantine freed by a checkpoint whose predecessor is still a fallback
+//! leaving    no fallback needs it; being given back to the file system below, then free
 //! withheld   failed a write; never allocated again
 //! ```
 //!
 //! A block's way: free -> `alloc` -> unfolded -> `stage` (add), `commit` -> image -> `stage`
-//! (free), `commit` -> quarantine -> `release` -> free. A block that is overwritten before it was
-//! ever folded goes from unfolded to quarantine.
+//! (free), `commit` -> quarantine -> `release` -> free, or after `leave` through a discard below
+//! (`discard.rs`). A block that is overwritten before it was ever folded goes from unfolded to
+//! quarantine.
 //!
 //! Memory: a descriptor a zone always; the two bitmaps of a zone (8 KiB) only while it is
 //! *resident*. A zone with unfolded blocks is pinned, as nothing else knows them; any other can
@@ -29,10 +32,12 @@
 
 mod allocator;
 mod bits;
+mod discard;
 mod error;
 mod frontier;
 mod grow;
 mod image;
+mod leaving;
 mod load;
 mod quarantine;
 mod release;
@@ -44,8 +49,10 @@ mod tests;
 mod zone;
 
 pub use allocator::Allocator;
+pub use discard::MAX_DISCARD;
 pub use error::AllocError;
 pub use frontier::Stream;
 pub use image::{ZoneImage, decode_page};
+pub use leaving::CELL_BLOCKS;
 pub use resident::MAX_RESIDENT;
 pub use stage::Staged;

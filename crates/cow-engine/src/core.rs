@@ -7,6 +7,7 @@ use crate::expiry_state::Expiry;
 use crate::fold_state::FoldState;
 use crate::info::{PoolInfo, Stats};
 use crate::opened::Export;
+use crate::punch_state::PunchState;
 use crate::range_locks::RangeLocks;
 use crate::size_state::Sizes;
 use crate::wait::{IoTable, TaskId, WaitList};
@@ -82,6 +83,7 @@ pub(crate) struct Core {
     pub(crate) fold: FoldState,
     pub(crate) expiry: Expiry,
     pub(crate) events: Events,
+    pub(crate) punch: PunchState,
     /// Reads in progress, by the number of publications that they began after.
     pub(crate) pins: BTreeMap<u64, usize>,
     pub(crate) publications: u64,
@@ -97,8 +99,6 @@ pub(crate) struct Core {
     pub(crate) lock_wait: WaitList,
     pub(crate) tick_wait: WaitList,
     pub(crate) ops_in_progress: usize,
-    /// Operations that wait for space to come back.
-    pub(crate) space_waiters: usize,
     pub(crate) sizes: Sizes,
 }
 
@@ -117,6 +117,7 @@ impl Core {
             fold: FoldState::default(),
             expiry: Expiry::default(),
             events: Events::default(),
+            punch: PunchState::default(),
             pins: BTreeMap::new(),
             publications: 0,
             stats: Stats::default(),
@@ -130,7 +131,6 @@ impl Core {
             lock_wait: WaitList::default(),
             tick_wait: WaitList::default(),
             ops_in_progress: 0,
-            space_waiters: 0,
             sizes: Sizes::default(),
         }
     }

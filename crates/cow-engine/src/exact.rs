@@ -147,7 +147,7 @@ impl Walk {
     /// Whether somebody needs the space that the pin keeps, or the pool is being closed.
     fn gives_up(&mut self) -> bool {
         let core = self.cx.core();
-        self.stopped |= core.space_waiters > 0 || core.closing || core.poisoned.is_some();
+        self.stopped |= core.punch.waiters > 0 || core.closing || core.poisoned.is_some();
         self.stopped
     }
 }

@@ -165,6 +165,8 @@ pub struct Stats {
     pub map_nodes_read: u64,
     /// Blocks freed by folds and walks.
     pub blocks_freed: u64,
+    /// Freed blocks that were given back to the file system or device below.
+    pub blocks_discarded: u64,
     /// Data blocks that failed their checksum.
     pub checksum_failures: u64,
 }

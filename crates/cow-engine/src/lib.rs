@@ -31,6 +31,8 @@ mod ops;
 mod owned;
 mod place;
 mod prune;
+mod punch;
+mod punch_state;
 mod query;
 mod range_locks;
 mod read;
@@ -69,6 +71,8 @@ pub struct Config {
     pub cache_bytes: usize,
     /// Leaves of deleted nodes that one fold walks: bounds the time to its checkpoint.
     pub walk_leaves: usize,
+    /// Blocks of the cells in which freed space is given back to the layer below.
+    pub cell_blocks: u32,
     /// Wall-clock time at the start, nanoseconds since 1970.
     pub wall_ns: u64,
     /// Where the memory of device operations comes from.
@@ -83,6 +87,7 @@ impl Default for Config {
             layer_bytes: 32 << 20,
             cache_bytes: 64 << 20,
             walk_leaves: 8192,
+            cell_blocks: cow_alloc::CELL_BLOCKS,
             wall_ns: 0,
             buffers: BufPool::default(),
         }
@@ -129,6 +134,7 @@ impl Engine {
             self.tasks.run(&self.cx);
             self.check_triggers();
             fold::start_if_due(&self.cx);
+            punch::start_if_due(&self.cx);
             flush::emit_frames(&self.cx);
             let core = self.cx.core();
             if core.ready.is_empty() && core.spawned.is_empty() {
@@ -172,13 +178,14 @@ impl Engine {
         let (layer_bytes, now_ns) = (core.config.layer_bytes, core.now_ns);
         let running = core.fold.running;
         let idle = core.serving && !running;
+        let owes = core.owes_space();
         let Some(pool) = core.pool.as_mut().filter(|pool| !pool.read_only && idle) else {
             return;
         };
         let journal = pool.journal.used_since(pool.cp.tail) * 3 > pool.journal.capacity();
         let memory = pool.active.bytes() >= layer_bytes;
         let changed = !pool.active.is_empty() || pool.last_record >= pool.cp.tail.seq;
-        let old = changed && now_ns.saturating_sub(pool.fold_begun_ns) >= FOLD_AFTER_NS;
+        let old = (changed || owes) && now_ns.saturating_sub(pool.fold_begun_ns) >= FOLD_AFTER_NS;
         if journal || memory || old {
             pool.fold_begun_ns = now_ns;
             core.fold.wanted = true;
@@ -194,6 +201,7 @@ impl Engine {
             || core.expiry.running
             || core.ops_in_progress > 0
             || core.io.in_flight() > 0
+            || core.owes_space()
         {
             return true;
         }

@@ -5,7 +5,7 @@ use crate::core::{OpResult, Request};
 use crate::error::Error;
 use crate::fold::fold_now;
 use crate::task::Cx;
-use crate::{discard, flush, prune, query, read, recover, verbs, write};
+use crate::{discard, flush, prune, punch, query, read, recover, verbs, write};
 
 /// Runs one operation to its end and answers.
 pub(crate) async fn run(cx: Cx, request: Request) {
@@ -103,6 +103,7 @@ async fn close(cx: &Cx) -> OpResult {
     };
     cx.core().expiry.stopped = true;
     if open && !read_only {
+        punch::end(cx).await;
         flush::flush(cx).await?;
         match fold_now(cx).await {
             // The journal holds everything; only opening takes longer.

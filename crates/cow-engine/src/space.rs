@@ -95,9 +95,11 @@ impl Core {
         !self.fold.trim_starved && self.pool.as_ref().is_some_and(untrimmed)
     }
 
-    /// Gives quarantined blocks back that neither the fallback checkpoint nor a reader needs.
+    /// Lets quarantined blocks go that neither the fallback checkpoint nor a reader needs: they are
+    /// given back to the layer below first, if there is time for that.
     pub(crate) fn release_quarantine(&mut self) {
         let oldest = self.pins.keys().next().copied().unwrap_or(u64::MAX);
+        let punch = self.has_time_to_punch();
         let Some(pool) = &mut self.pool else { return };
         let batches = &mut self.fold.batches;
         let mut upto = None;
@@ -108,8 +110,10 @@ impl Core {
             upto = Some(cp_seq);
             batches.pop_front();
         }
-        if let Some(cp_seq) = upto {
-            pool.alloc.release(cp_seq);
+        match upto {
+            Some(cp_seq) if punch => pool.alloc.leave(cp_seq),
+            Some(cp_seq) => drop(pool.alloc.release(cp_seq)),
+            None => {}
         }
     }
 }
@@ -149,12 +153,29 @@ impl Drop for Promise {
     }
 }
 
+/// An operation that waits for space, until this is dropped.
+struct Waiter(Cx);
+
+impl Waiter {
+    fn new(cx: &Cx) -> Self {
+        cx.core().punch.waiters += 1;
+        Self(cx.clone())
+    }
+}
+
+impl Drop for Waiter {
+    fn drop(&mut self) {
+        self.0.core().punch.waiters -= 1;
+    }
+}
+
 /// Waits until `data + map` blocks are there for `tier`. `data` blocks are about to be allocated
 /// (they leave the free count themselves); `map` blocks are the fold reserve to come.
 pub(crate) async fn admit(cx: &Cx, data: u64, map: u64, tier: Tier) -> Result<Promise, Error> {
     let mut rounds = 0;
+    let mut waiter = None;
     loop {
-        {
+        let counts = {
             let mut core = cx.core();
             core.writable()?;
             if core.available(tier) >= data + map {
@@ -162,21 +183,26 @@ pub(crate) async fn admit(cx: &Cx, data: u64, map: u64, tier: Tier) -> Result<Pr
                 core.writable()?.promised += blocks;
                 return Ok(Promise { cx: cx.clone(), blocks });
             }
+            if core.free_unpunched() {
+                continue;
+            }
             if core.fold.is_stalled() {
                 return Err(Error::NoSpace(SpaceKind::Below));
             }
+            // What is being discarded is free before long.
+            let punching = core.is_punching();
             let walking = core.reclaim_is_pending();
             let most = if core.trim_is_pending() { MAX_TRIM_ROUNDS } else { MAX_ROUNDS };
-            if (rounds >= most && !walking) || !core.free_is_pending() {
+            if !punching && ((rounds >= most && !walking) || !core.free_is_pending()) {
                 return Err(Error::NoSpace(SpaceKind::Pool));
             }
-            core.fold.wanted = true;
-            core.fold.trim_everything = true;
-            core.space_waiters += 1;
-        }
+            core.fold.wanted |= !punching;
+            core.fold.trim_everything |= !punching;
+            usize::from(!punching)
+        };
+        waiter.get_or_insert_with(|| Waiter::new(cx));
         cx.wait(|core| &mut core.fold_wait).await;
-        cx.core().space_waiters -= 1;
-        rounds += 1;
+        rounds += counts;
     }
 }
 

@@ -63,6 +63,11 @@ impl Cx {
         self.issue(|id| Action::Flush { id }).await.0
     }
 
+    /// Gives blocks back to what lies below.
+    pub(crate) async fn discard(&self, at: Phys, blocks: u64) -> Result<(), IoFailure> {
+        self.issue(|id| Action::Discard { id, at, blocks }).await.0
+    }
+
     pub(crate) async fn grow(&self, blocks: u64) -> Result<(), IoFailure> {
         self.issue(|id| Action::Grow { id, blocks }).await.0
     }

@@ -8,6 +8,7 @@ use crate::flush::flush_to;
 use crate::fold::fold_now;
 use crate::loading::load_props;
 use crate::locks::lock_range;
+use crate::punch::wait_punched;
 use crate::space::{Promise, Tier, admit};
 use crate::task::Cx;
 use cow_format::entry::NodeKind;
@@ -523,7 +524,8 @@ fn sequence_growth(cx: &Cx, blocks: u64) -> Result<Option<FrameSeq>, Error> {
     }
 }
 
-/// Waits until nothing that was deleted is being walked, and nothing is left to be trimmed.
+/// Waits until nothing that was deleted is being walked and nothing is left to be trimmed, and until
+/// what that has freed can be used and was given back below.
 pub(crate) async fn wait_reclaim(cx: &Cx) -> OpResult {
     loop {
         cx.core().fold.trim_everything = true;
@@ -536,7 +538,12 @@ pub(crate) async fn wait_reclaim(cx: &Cx) -> OpResult {
             && tree.walkable().is_empty()
             && (starved || tree.untrimmed().next().is_none())
         {
-            return Ok(Reply::Done);
+            break;
         }
     }
+    if !cx.core().fold.batches.is_empty() {
+        fold_now(cx).await?;
+    }
+    wait_punched(cx).await;
+    Ok(Reply::Done)
 }

@@ -74,6 +74,8 @@ pub struct Outcome {
     pub crashes: u64,
     /// Device operations completed.
     pub device_ops: u64,
+    /// Blocks that were discarded.
+    pub discarded: u64,
     /// Checkpoints that were lost.
     pub lost: u64,
 }
@@ -84,6 +86,7 @@ impl std::iter::Sum for Outcome {
             commands: sum.commands + one.commands,
             crashes: sum.crashes + one.crashes,
             device_ops: sum.device_ops + one.device_ops,
+            discarded: sum.discarded + one.discarded,
             lost: sum.lost + one.lost,
         })
     }
@@ -113,6 +116,7 @@ pub fn run_history<M: Machine>(
         let ended = caught(|| live(&mut sim, &mut workload, config, &mut rng, kill));
         outcome.commands += sim.trace().len() as u64;
         outcome.device_ops += sim.world.disk().done();
+        outcome.discarded += sim.world.disk().counts().discard.blocks;
         let trace = tail(sim.trace());
         let failed = |text: String| format!("life {life}: {text}{trace}");
         match ended {

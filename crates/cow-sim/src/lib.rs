@@ -48,12 +48,20 @@ pub struct PoolOptions {
     pub limit_blocks: u64,
     /// Chunks of its node table, 2,048 nodes each, at most.
     pub max_chunks: u32,
+    /// Every block is allocated below, and stays so.
+    pub preallocated: bool,
 }
 
 impl Default for PoolOptions {
     fn default() -> Self {
         let blocks = MIN_POOL_BLOCKS;
-        Self { blocks, journal_blocks: 256, limit_blocks: blocks, max_chunks: 2 }
+        Self {
+            blocks,
+            journal_blocks: 256,
+            limit_blocks: blocks,
+            max_chunks: 2,
+            preallocated: false,
+        }
     }
 }
 
@@ -77,7 +85,7 @@ pub fn format(options: &PoolOptions) -> disk::SimDisk {
         journal_blocks: Some(options.journal_blocks),
         limit_blocks: Some(options.limit_blocks),
         max_chunks: Some(options.max_chunks),
-        preallocated: false,
+        preallocated: options.preallocated,
     };
     match mkfs(*b"simulated pool!!", &layout, world::WALL_START_NS) {
         Ok(plan) => disk::SimDisk::formatted(&plan, options.blocks),
@@ -93,6 +101,7 @@ pub fn small_config(ack: AckMode) -> Config {
         layer_bytes: 64 << 10,
         cache_bytes: 256 << 10,
         walk_leaves: 1,
+        cell_blocks: 2,
         buffers: leftovers::pool(),
         ..Config::default()
     }

@@ -36,6 +36,8 @@ const MUTANTS: &[(&str, &str, How)] = &[
         "freed blocks are given out while a fallback needs them",
         How::LostCheckpoints,
     ),
+    ("punchearly", "freed blocks are discarded while a fallback needs them", How::LostCheckpoints),
+    ("reusepunched", "freed blocks are given out before their discard is complete", How::Tight),
     ("nofence", "recovery leaves no fence behind what it accepted", How::Short),
     ("nofencedur", "a fence does not vouch for the frames before it", How::Rot),
     ("onesb", "the superblock is always written to the same set", How::Short),
@@ -87,7 +89,11 @@ fn run(name: &'static str, how: How, seed: u64) -> Result<(), String> {
 
 /// Where the search begins, for those that take long to find.
 fn hint(name: &str) -> u64 {
-    if name == "reusenow" { 385 } else { 0 }
+    match name {
+        "reusenow" => 385,
+        "reusepunched" => 400,
+        _ => 0,
+    }
 }
 
 fn first_caught(name: &'static str, how: How) -> Option<(u64, String)> {

@@ -438,6 +438,8 @@ stats! {
     map_nodes_read,
     /// Blocks freed by folds and walks.
     blocks_freed,
+    /// Freed blocks that were given back to the file system or device below.
+    blocks_discarded,
     /// Data blocks that failed their checksum.
     checksum_failures,
 }

@@ -37,7 +37,8 @@ fn step(world: &mut World, rng: &mut Rng, max_resident: usize) {
             let by = rng.below(most);
             world.grow((world.pool_blocks + by).min(limit));
         }
-        _ => world.reopen(rng, max_resident),
+        97 => world.reopen(rng, max_resident),
+        _ => (0..6).for_each(|_| world.discard(rng)),
     }
 }
 

@@ -8,6 +8,8 @@ const RESERVED: u8 = 1;
 const IMAGE: u8 = 2;
 const UNFOLDED: u8 = 4;
 const WITHHELD: u8 = 8;
+/// In place of a batch: left the quarantine, and is not free yet.
+const LEAVING: u64 = u64::MAX;
 
 /// A checkpoint being written.
 pub struct Fold {
@@ -33,6 +35,8 @@ pub struct World {
     cp: Checkpoint,
     previous: Option<Checkpoint>,
     previous_image: Vec<bool>,
+    /// Runs that are being discarded.
+    discards: Vec<(Phys, u64)>,
 }
 
 impl World {
@@ -55,6 +59,7 @@ impl World {
             cp,
             previous: None,
             previous_image: vec![false; len],
+            discards: Vec::new(),
         };
         world.mark_reserved();
         world
@@ -264,15 +269,78 @@ impl World {
             .map(|block| block as u64)
             .collect();
         expected.iter().for_each(|block| self.batch[*block as usize] = 0);
-        let peek = self.alloc.releasable(seq);
-        let runs = self.alloc.release(seq);
-        assert_eq!(peek, runs);
+        let runs = self.alloc.releasable(seq);
+        if seq.is_multiple_of(2) {
+            self.alloc.leave(seq);
+            let blocks = runs.iter().flat_map(|(phys, blocks)| phys.0..phys.0 + blocks);
+            blocks.for_each(|block| self.batch[block as usize] = LEAVING);
+            return;
+        }
+        assert_eq!(self.alloc.release(seq), runs);
         assert!(runs.windows(2).all(|pair| pair[0].0.0 + pair[0].1 < pair[1].0.0), "merged");
         let released: Vec<u64> =
             runs.iter().flat_map(|(phys, blocks)| phys.0..phys.0 + blocks).collect();
         let allocatable: Vec<u64> =
             expected.into_iter().filter(|block| self.is_free(*block as usize)).collect();
         assert_eq!(released, allocatable);
+    }
+
+    /// Something happens to blocks that leave the quarantine.
+    pub fn discard(&mut self, rng: &mut Rng) {
+        if rng.chance(5) {
+            self.alloc.free_waiting();
+            self.end_waiting(0..self.flags.len() as u64);
+        } else if rng.chance(50) {
+            self.begin_discard(rng);
+        } else if let Some(index) = pick(rng, self.discards.len()) {
+            let (phys, blocks) = self.discards.swap_remove(index);
+            self.alloc.end_discard(phys);
+            (phys.0..phys.0 + blocks).for_each(|block| self.batch[block as usize] = 0);
+        }
+    }
+
+    fn begin_discard(&mut self, rng: &mut Rng) {
+        let Some(zone) = self.alloc.zone_to_discard() else { return };
+        let most = [0, 40, u64::MAX][rng.below(3) as usize];
+        let before = self.free();
+        let found = ask(&mut self.alloc, &self.disk, |alloc| alloc.begin_discard(zone, most));
+        for (phys, blocks) in found.unwrap() {
+            let cell = u64::from(crate::CELL_BLOCKS);
+            assert!(phys.0.is_multiple_of(cell) && blocks.is_multiple_of(cell));
+            assert_eq!((zone_of(phys), zone_of(phys.offset(blocks - 1))), (zone, zone));
+            for block in phys.0..phys.0 + blocks {
+                let leaves = self.batch[block as usize] == LEAVING && !self.is_discarded(block);
+                assert!(leaves || self.is_free(block as usize), "block {block} is in use");
+            }
+            (phys.0..phys.0 + blocks).for_each(|block| self.batch[block as usize] = LEAVING);
+            self.discards.push((phys, blocks));
+        }
+        assert!(before - self.free() <= most, "too many free blocks were kept");
+        let cells = self.end_waiting(zone * ZONE_BLOCKS..(zone + 1) * ZONE_BLOCKS);
+        for cell in cells.into_iter().filter(|_| most == u64::MAX) {
+            let first = cell as usize * crate::CELL_BLOCKS as usize;
+            let blocks = first..first + crate::CELL_BLOCKS as usize;
+            assert!(
+                { blocks }.any(|block| !self.is_free(block)),
+                "cell {cell} is free, and was left"
+            );
+        }
+    }
+
+    fn is_discarded(&self, block: u64) -> bool {
+        self.discards.iter().any(|(phys, blocks)| (phys.0..phys.0 + blocks).contains(&block))
+    }
+
+    /// Those of the blocks that waited are free now; the cells that they are in.
+    fn end_waiting(&mut self, blocks: std::ops::Range<u64>) -> Vec<u64> {
+        let mut cells = Vec::new();
+        for block in blocks {
+            if self.batch[block as usize] == LEAVING && !self.is_discarded(block) {
+                self.batch[block as usize] = 0;
+                cells.push(block / u64::from(crate::CELL_BLOCKS));
+            }
+        }
+        cells
     }
 
     /// A crash, and open from the newest checkpoint: some of what was allocated is in the
@@ -303,6 +371,7 @@ impl World {
         let mut lost = std::mem::take(&mut self.unfolded);
         lost.extend(fold.into_iter().flat_map(|fold| fold.adds));
         self.batch.fill(0);
+        self.discards.clear();
         for phys in lost {
             let flags = &mut self.flags[phys.0 as usize];
             *flags &= !UNFOLDED;

@@ -50,6 +50,9 @@ impl Fold {
             let tail = pool.cp.tail;
             pool.journal.set_retained(tail);
         }
+        if mutant::is("punchearly") {
+            core.punch.early = core.pool()?.alloc.releasable(cp_seq);
+        }
         core.release_quarantine();
         let trims = core.fold.trim_again;
         let pool = core.pool()?;

@@ -101,7 +101,9 @@ async fn build(
     tree.set_detached(cp.detached.iter().map(|line| line.node).collect());
     tree.set_total_slots(cp.pages.len() as u32 * PAGE_ENTRIES as u32);
     let tag = sb.pool_tag();
-    let alloc = Allocator::new(sb.geometry.clone(), cp.pool_blocks, tag, cp.seq, cp.zones.clone());
+    let mut alloc =
+        Allocator::new(sb.geometry.clone(), cp.pool_blocks, tag, cp.seq, cp.zones.clone());
+    alloc.set_cell(cx.core().config.cell_blocks);
     Ok(Found { cp, previous, tree, alloc })
 }
 

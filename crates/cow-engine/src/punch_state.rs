@@ -1,0 +1,21 @@
+//! What the engine knows of discards below while none, or one, is in progress.
+
+use crate::wait::WaitList;
+use cow_format::Phys;
+
+/// What the engine knows of discards.
+#[derive(Default)]
+pub(crate) struct PunchState {
+    /// The layer below cannot: not asked again in this opening.
+    pub(crate) off: bool,
+    /// A task is at it.
+    pub(crate) running: bool,
+    /// Operations that wait for space: nothing is discarded meanwhile.
+    pub(crate) waiters: usize,
+    /// The pool is being closed.
+    pub(crate) ending: bool,
+    /// What the mutant `punchearly` discards: blocks that are in quarantine.
+    pub(crate) early: Vec<(Phys, u64)>,
+    /// Who wants to know how far it is waits here.
+    pub(crate) wait: WaitList,
+}

@@ -1,0 +1,207 @@
+//! Freed space goes back to the layer below, and only when nothing needs it any more (decision 17).
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use cow_engine::{AckMode, Config, Engine, Error, ExportId, Op, PoolInfo, Reply};
+use cow_format::Buf;
+use cow_sim::checked::check_disk;
+use cow_sim::disk::{Class, Faults, NthFault};
+use cow_sim::world::World;
+use cow_sim::{PoolOptions, format, small_config};
+
+const EOPNOTSUPP: i32 = 95;
+const EIO: i32 = 5;
+/// Blocks of the volume that each test lets go of.
+const BLOCKS: u64 = 256;
+
+struct Pool {
+    world: World<Engine>,
+}
+
+impl Pool {
+    fn new(options: &PoolOptions, cell_blocks: u32) -> Self {
+        let config =
+            Config { cell_blocks, layer_bytes: 8 << 20, ..small_config(AckMode::Writethrough) };
+        let mut pool = Self { world: World::new(format(options), &config, 1) };
+        pool.ask(Op::Open { read_only: false }).unwrap();
+        pool
+    }
+
+    fn ask(&mut self, op: Op) -> Result<Reply, Error> {
+        self.world.run_op(op).expect("the machine answers")
+    }
+
+    fn info(&mut self) -> PoolInfo {
+        match self.ask(Op::Info { exact: false }) {
+            Ok(Reply::Info(info)) => *info,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn volume(&mut self, name: &str) -> ExportId {
+        self.ask(Op::create_volume(name, 1 << 30, vec![])).unwrap();
+        match self.ask(Op::OpenExport { name: name.into(), write: true }) {
+            Ok(Reply::Export { export, .. }) => export,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn write(&mut self, export: ExportId, first: u64, blocks: u64) -> Result<Reply, Error> {
+        let len = blocks * 4096;
+        let mut data = Buf::zeroed(blocks as usize);
+        data.chunks_exact_mut(8).enumerate().for_each(|(i, word)| {
+            word.copy_from_slice(&(first * 512 + i as u64 + 1).to_le_bytes());
+        });
+        self.ask(Op::Write { export, offset: first * 4096, len, data, fua: false })
+    }
+
+    /// A volume of [`BLOCKS`] blocks was there, is in a checkpoint, and is deleted.
+    fn deleted(&mut self) {
+        let export = self.volume("gone");
+        self.write(export, 0, BLOCKS).unwrap();
+        self.ask(Op::Checkpoint).unwrap();
+        self.ask(Op::CloseExport { export }).unwrap();
+        let names = vec!["gone".into()];
+        self.ask(Op::Delete { names, recursive: true, dry_run: false }).unwrap();
+    }
+
+    fn discards(&self) -> (u64, u64) {
+        let tally = self.world.disk().counts().discard;
+        (tally.ops, tally.blocks)
+    }
+
+    fn faults(&mut self, errno: i32, sticky: bool) {
+        let fault = NthFault { class: Class::Discard, nth: 0, sticky, errno };
+        self.world.disk_mut().set_faults(Faults { nth: vec![fault], ..Faults::default() }, 1);
+    }
+
+    fn end(mut self) {
+        self.ask(Op::Close).unwrap();
+        self.world.run_until_idle().unwrap();
+        assert_eq!(self.world.disk_mut().take_bugs(), Vec::<String>::new());
+        check_disk(self.world.disk()).unwrap();
+    }
+}
+
+#[test]
+fn what_a_delete_frees_goes_below_after_the_checkpoint_that_follows() {
+    let mut pool = Pool::new(&PoolOptions::default(), 16);
+    pool.deleted();
+    // The checkpoint that frees the blocks: the one before it is a fallback that needs them.
+    pool.ask(Op::Checkpoint).unwrap();
+    pool.world.run_until_idle().unwrap();
+    assert_eq!(pool.discards(), (0, 0));
+    assert!(pool.info().reclaiming_bytes >= BLOCKS * 4096);
+    pool.ask(Op::WaitReclaim).unwrap();
+    let info = pool.info();
+    assert_eq!((info.reclaiming_bytes, info.data_bytes), (0, 0));
+    // All but what shares a cell with something else at either end.
+    let (_, blocks) = pool.discards();
+    assert!((BLOCKS - 30..=BLOCKS + 30).contains(&blocks), "{blocks}");
+    assert_eq!(info.stats.blocks_discarded, blocks);
+    pool.end();
+}
+
+#[test]
+fn it_goes_below_by_itself_in_a_pool_at_rest() {
+    let mut pool = Pool::new(&PoolOptions::default(), 16);
+    pool.deleted();
+    pool.ask(Op::Checkpoint).unwrap();
+    pool.world.run_until_idle().unwrap();
+    assert!(pool.world.wants_tick(), "or nobody would tell it of time");
+    for _ in 0..100 {
+        pool.world.pass(1_000_000_000);
+        pool.world.run_until_idle().unwrap();
+    }
+    assert!(pool.discards().1 >= BLOCKS - 30, "{:?}", pool.discards());
+    assert!(!pool.world.wants_tick(), "it comes to rest");
+    pool.end();
+}
+
+#[test]
+fn a_reader_keeps_what_it_may_read() {
+    let mut pool = Pool::new(&PoolOptions::default(), 1);
+    let export = pool.volume("v");
+    pool.write(export, 0, BLOCKS).unwrap();
+    pool.ask(Op::Checkpoint).unwrap();
+    // The read is under way while everything that it reads is overwritten and folded twice.
+    let read = pool.world.start_op(Op::Read { export, offset: 0, len: BLOCKS * 4096 });
+    pool.write(export, 0, BLOCKS).unwrap();
+    pool.ask(Op::Checkpoint).unwrap();
+    pool.ask(Op::WaitReclaim).unwrap();
+    pool.world.run_until_idle().unwrap();
+    let answer = std::iter::from_fn(|| pool.world.take_reply()).find(|(id, _)| *id == read);
+    assert!(matches!(answer, Some((_, Ok(Reply::Data { .. })))), "{answer:?}");
+    pool.end();
+}
+
+#[test]
+fn a_layer_that_cannot_is_asked_once() {
+    let mut pool = Pool::new(&PoolOptions::default(), 16);
+    pool.faults(EOPNOTSUPP, true);
+    let free = pool.info().free_bytes;
+    pool.deleted();
+    pool.ask(Op::WaitReclaim).unwrap();
+    assert_eq!(pool.discards().0, 1);
+    let info = pool.info();
+    assert!(info.free_bytes + (64 << 10) >= free, "{} {free}", info.free_bytes);
+    assert_eq!((info.reclaiming_bytes, info.stats.blocks_discarded), (0, 0));
+    pool.deleted();
+    pool.ask(Op::WaitReclaim).unwrap();
+    assert_eq!(pool.discards().0, 1);
+    pool.end();
+}
+
+#[test]
+fn a_discard_that_fails_does_no_harm() {
+    let mut pool = Pool::new(&PoolOptions::default(), 1);
+    pool.faults(EIO, true);
+    let free = pool.info().free_bytes;
+    pool.deleted();
+    pool.ask(Op::WaitReclaim).unwrap();
+    assert!(pool.discards().0 >= 1);
+    let info = pool.info();
+    assert_eq!((info.reclaiming_bytes, info.stats.blocks_discarded), (0, 0));
+    assert!(info.free_bytes + (64 << 10) >= free && info.poisoned.is_none());
+    let export = pool.volume("after");
+    pool.write(export, 0, BLOCKS).unwrap();
+    pool.end();
+}
+
+#[test]
+fn a_preallocated_pool_keeps_its_blocks() {
+    let options = PoolOptions { preallocated: true, ..PoolOptions::default() };
+    let mut pool = Pool::new(&options, 1);
+    pool.deleted();
+    pool.ask(Op::WaitReclaim).unwrap();
+    for _ in 0..100 {
+        pool.world.pass(1_000_000_000);
+        pool.world.run_until_idle().unwrap();
+    }
+    assert_eq!(pool.discards(), (0, 0));
+    pool.end();
+}
+
+/// Whoever waits for space gets it at once: what is in flight is waited for, nothing else.
+#[test]
+fn a_writer_in_a_full_pool_does_not_wait_for_holes() {
+    let mut pool = Pool::new(&PoolOptions::tight(), 1);
+    let export = pool.volume("v");
+    let mut filled = 0;
+    while pool.write(export, filled, 16).is_ok() {
+        filled += 16;
+    }
+    assert!(filled > 500, "{filled}");
+    let offset = (filled - 128) * 4096;
+    let clear = Op::WriteZeroes { export, offset, len: 128 * 4096, fua: false };
+    pool.ask(clear).unwrap();
+    pool.ask(Op::WaitReclaim).unwrap();
+    let before = pool.discards().0;
+    for round in 0..20 {
+        // Each needs what the one before has freed.
+        let first = round * 64 % (filled - 192);
+        pool.write(export, first, 64).unwrap_or_else(|e| panic!("round {round}: {e}"));
+    }
+    let during = pool.discards().0 - before;
+    assert!(during <= 20, "{during} discards while writers waited");
+    pool.end();
+}
