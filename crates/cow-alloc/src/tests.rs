@@ -1,6 +1,7 @@
 //! The allocator against an oracle that keeps a few flags for each block of the pool.
 
 mod bits;
+mod discard;
 mod grow;
 mod model;
 mod oracle;
