@@ -18,8 +18,8 @@ use crate::{AllocError, Allocator};
 use cow_format::Phys;
 use cow_format::geometry::ZONE_BLOCKS;
 
-/// Blocks of one discard, at most (4 MiB): a file is locked while a hole is punched.
-pub const MAX_DISCARD: u32 = 1024;
+/// Blocks of one discard, at most (1 MiB): a file is locked while a hole is punched.
+pub const MAX_DISCARD: u32 = 256;
 
 impl Allocator {
     /// How many blocks a cell has; rounded to a power of two that divides a zone.
@@ -38,6 +38,20 @@ impl Allocator {
             }
         }
         self.quarantine.remove_up_to(cp_seq);
+    }
+
+    /// Takes back blocks as [`Allocator::give_back`] does, to be discarded before they are free.
+    ///
+    /// # Panics
+    /// When a block is not an unfolded one: that is a fault of the caller.
+    pub fn let_go(&mut self, phys: Phys, blocks: u64) {
+        let mut rest = Some((phys, blocks));
+        while let Some((zone, start, len)) = next_part(&mut rest) {
+            let taken =
+                resident_of(&mut self.zones, zone).is_some_and(|r| r.own(start, len) == len);
+            assert!(taken, "let go without being allocated");
+            self.leaving.put(zone, Run { start: start as u16, len: len as u16 });
+        }
     }
 
     /// A zone with blocks that wait to be discarded.

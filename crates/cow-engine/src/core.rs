@@ -1,6 +1,7 @@
 //! The engine's state, owned by one thread. Everything that changes goes through here.
 
 use crate::api::{ExportId, Op, OpId};
+use crate::below_state::BelowState;
 use crate::error::Error;
 use crate::events::Events;
 use crate::expiry_state::Expiry;
@@ -62,6 +63,8 @@ pub(crate) struct Pool {
     pub(crate) cache: NodeCache,
     /// Blocks promised to writes that are not sequenced yet.
     pub(crate) promised: u64,
+    /// Those of them that folds will take.
+    pub(crate) promised_map: u64,
     pub(crate) open_since_ns: u64,
     pub(crate) unflushed_since_ns: u64,
     pub(crate) unflushed_bytes: u64,
@@ -84,6 +87,7 @@ pub(crate) struct Core {
     pub(crate) expiry: Expiry,
     pub(crate) events: Events,
     pub(crate) punch: PunchState,
+    pub(crate) below: BelowState,
     /// Reads in progress, by the number of publications that they began after.
     pub(crate) pins: BTreeMap<u64, usize>,
     pub(crate) publications: u64,
@@ -118,6 +122,7 @@ impl Core {
             expiry: Expiry::default(),
             events: Events::default(),
             punch: PunchState::default(),
+            below: BelowState::default(),
             pins: BTreeMap::new(),
             publications: 0,
             stats: Stats::default(),
@@ -163,6 +168,7 @@ impl Core {
         }
         self.notify(|core| &mut core.flush_wait);
         self.notify(|core| &mut core.fold_wait);
+        self.notify(|core| &mut core.below.wait);
         self.notify(|core| &mut core.lock_wait);
         self.notify(|core| &mut core.tick_wait);
     }
@@ -249,6 +255,7 @@ impl Core {
         let (stats, events) = (self.stats, self.events.list());
         let clock_suspect = self.expiry.clock.is_suspect();
         let free_blocks = self.user_free_blocks();
+        let room_note = self.below.refusal.clone();
         let pool = self.pool()?;
         let block = BLOCK_SIZE as u64;
         let cp = &pool.cp;
@@ -273,6 +280,7 @@ impl Core {
             deleting: counts.deleting,
             poisoned,
             stalled,
+            room_note,
             withheld: pool.alloc.withheld().count() as u64,
             damage: cp.damage.len() as u64 + cp.damage_overflow,
             read_only: pool.read_only,

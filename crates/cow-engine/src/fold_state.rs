@@ -25,6 +25,8 @@ pub(crate) struct FoldState {
     pub(crate) finished: u64,
     /// Writes of it that wait for room in the file system below.
     pub(crate) stalled_writes: usize,
+    /// Blocks that the running fold may still take.
+    pub(crate) left: u64,
     /// Blocks that the running fold needs for the kill rows of nodes that others were spliced into.
     pub(crate) splice_blocks: u64,
     /// Freed blocks in quarantine: checkpoint that freed them, number of its publication.

@@ -124,6 +124,8 @@ pub struct PoolInfo {
     /// Why nothing is folded at the moment, when that is so: the pool goes on by itself when the
     /// cause is gone.
     pub stalled: Option<String>,
+    /// Why no room for checkpoints is allocated below ahead, where it should be.
+    pub room_note: Option<String>,
     /// Blocks that could not be written and are given up.
     pub withheld: u64,
     /// Broken map nodes, kill rows and properties that folds have met.

@@ -9,6 +9,8 @@
 #![forbid(unsafe_code)]
 
 pub mod api;
+mod below;
+mod below_state;
 mod clock;
 mod core;
 mod discard;
@@ -73,6 +75,8 @@ pub struct Config {
     pub walk_leaves: usize,
     /// Blocks of the cells in which freed space is given back to the layer below.
     pub cell_blocks: u32,
+    /// Below is a file system that can run full: room for checkpoints is allocated in it ahead.
+    pub sparse: bool,
     /// Wall-clock time at the start, nanoseconds since 1970.
     pub wall_ns: u64,
     /// Where the memory of device operations comes from.
@@ -88,6 +92,7 @@ impl Default for Config {
             cache_bytes: 64 << 20,
             walk_leaves: 8192,
             cell_blocks: cow_alloc::CELL_BLOCKS,
+            sparse: true,
             wall_ns: 0,
             buffers: BufPool::default(),
         }
@@ -135,6 +140,7 @@ impl Engine {
             self.check_triggers();
             fold::start_if_due(&self.cx);
             punch::start_if_due(&self.cx);
+            below::start_if_due(&self.cx);
             flush::emit_frames(&self.cx);
             let core = self.cx.core();
             if core.ready.is_empty() && core.spawned.is_empty() {
@@ -202,6 +208,7 @@ impl Engine {
             || core.ops_in_progress > 0
             || core.io.in_flight() > 0
             || core.owes_space()
+            || core.punch.running
         {
             return true;
         }

@@ -1,7 +1,9 @@
 //! Makes an empty pool.
 
 use cow_format::checkpoint::{Checkpoint, JournalPos, PageDesc, ZoneDesc};
-use cow_format::geometry::{CHUNK_BLOCKS, CHUNK_PAGES, Geometry, LayoutOptions, ZONE_BLOCKS};
+use cow_format::geometry::{
+    CHUNK_BLOCKS, CHUNK_PAGES, Geometry, HOMES_BLOCKS, LayoutOptions, ZONE_BLOCKS,
+};
 use cow_format::page::bitmap_crc;
 use cow_format::superblock::{COPY_BLOCKS, Superblock};
 use cow_format::{BLOCK_SIZE, Buf, Epoch, FrameSeq, Phys};
@@ -9,8 +11,8 @@ use cow_format::{BLOCK_SIZE, Buf, Epoch, FrameSeq, Phys};
 /// What makes a pool: the driver zeroes the ranges, then writes the blocks, flushes, and writes
 /// the superblocks last, so that a half-made pool is none.
 pub struct Mkfs {
-    /// Ranges `(first, blocks)` to be written with zeros: the journal must not be merely
-    /// fallocated.
+    /// Ranges `(first, blocks)` to be written with zeros, so that they have their space: the journal
+    /// must not be merely fallocated.
     pub zero: Vec<(Phys, u64)>,
     /// Blocks to be written before the first flush.
     pub writes: Vec<(Phys, Buf)>,
@@ -77,6 +79,7 @@ pub fn mkfs(uuid: [u8; 16], options: &LayoutOptions, time_ns: u64) -> Result<Mkf
     writes.push((Phys(area), checkpoint.encode(pool_tag)));
     let mut zero = vec![(Phys(geometry.journal_start), geometry.journal_blocks)];
     zero.extend(geometry.cp_start.iter().map(|&start| (Phys(start), geometry.cp_blocks)));
+    zero.extend([(Phys(geometry.homes_start), HOMES_BLOCKS), (chunk, CHUNK_BLOCKS)]);
     let superblocks =
         (0..4).map(|copy| (Phys(COPY_BLOCKS[copy]), superblock.encode(copy))).collect();
     Ok(Mkfs { zero, writes, superblocks })

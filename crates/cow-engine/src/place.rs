@@ -4,8 +4,9 @@
 //! checkpoint. That list has an end; a medium with more such blocks takes no more writes. So of a
 //! long write that failed each block is tried alone: one bad block must not cost its neighbours.
 
+use crate::below::allocate_data;
 use crate::error::{Error, SpaceKind};
-use crate::space::{Promise, Tier, admit, allocate};
+use crate::space::{Promise, Tier, admit};
 use crate::task::{Cx, join_all};
 use cow_alloc::Stream;
 use cow_format::checkpoint::MAX_WITHHELD;
@@ -90,7 +91,7 @@ pub(crate) async fn place(
         let begun = placed.runs.len();
         for (mut at, mut len) in std::mem::take(&mut todo) {
             while len > 0 {
-                let (phys, got) = allocate(cx, stream, len as u32).await?;
+                let (phys, got) = allocate_data(cx, stream, len as u32).await?;
                 promise.spend(u64::from(got));
                 let got = got as usize;
                 let crcs = crcs[at..at + got].to_vec();

@@ -3,9 +3,10 @@
 //! A batch that leaves the quarantine is handed on here if space is to spare: zone by zone, its
 //! cells that are wholly free are discarded (`cow-alloc/src/discard.rs`), and each block becomes
 //! allocatable when its discard is complete, however that went. One discard is in flight at a time:
-//! a file is locked while a hole is punched, and whoever writes to it waits. Where an operation
-//! waits for space nothing is discarded: what is left to be becomes allocatable at once.
-//! [Decision 17](../../../docs/decisions/0017-space-comes-back-in-cells.md).
+//! a file is locked while a hole is punched, and whoever writes to it waits; while clients are at
+//! work there is one a tick. Where an operation waits for space nothing is discarded: what is left
+//! to be becomes allocatable at once.
+//! [Decision 17](../../../docs/decisions/0017-the-file-system-below.md).
 
 use crate::core::Core;
 use crate::space::{Tier, load_zone};
@@ -30,6 +31,11 @@ impl Core {
     /// The same, if nobody waits for that space.
     pub(crate) fn has_time_to_punch(&self) -> bool {
         self.may_punch() && self.punch.waiters == 0
+    }
+
+    /// How much clients have asked for: where it moves, they are at work.
+    fn requests(&self) -> u64 {
+        self.stats.reads + self.stats.writes + self.stats.flushes
     }
 
     /// Whether another checkpoint would let blocks go to the layer below.
@@ -110,6 +116,7 @@ async fn punch_zone(cx: &Cx, zone: u64) {
         {
             pool.alloc.end_discard(at);
         }
+        let before = cx.core().requests();
         if cx.core().has_time_to_punch() {
             match cx.discard(at, blocks).await {
                 Ok(()) => done = blocks,
@@ -117,15 +124,21 @@ async fn punch_zone(cx: &Cx, zone: u64) {
                 Err(_) => {}
             }
         }
-        let mut core = cx.core();
-        core.stats.blocks_discarded += done;
-        if let Some(pool) = &mut core.pool {
-            pool.alloc.end_discard(at);
+        let pause = {
+            let mut core = cx.core();
+            core.stats.blocks_discarded += done;
+            if let Some(pool) = &mut core.pool {
+                pool.alloc.end_discard(at);
+            }
+            if core.punch.waiters > 0 {
+                core.notify(|core| &mut core.fold_wait);
+            }
+            core.notify(|core| &mut core.punch.wait);
+            core.requests() != before && core.has_time_to_punch()
+        };
+        if pause {
+            cx.wait(|core| &mut core.tick_wait).await;
         }
-        if core.punch.waiters > 0 {
-            core.notify(|core| &mut core.fold_wait);
-        }
-        core.notify(|core| &mut core.punch.wait);
     }
 }
 

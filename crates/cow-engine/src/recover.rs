@@ -89,6 +89,7 @@ pub(crate) async fn open(cx: &Cx, read_only: bool) -> Result<(), Error> {
             writing_nodes: HashMap::new(),
             cache,
             promised: 0,
+            promised_map: 0,
             open_since_ns: 0,
             unflushed_since_ns: now_ns,
             unflushed_bytes: 0,

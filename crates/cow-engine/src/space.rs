@@ -37,7 +37,7 @@ pub(crate) enum Tier {
 }
 
 impl Core {
-    fn slop_blocks(&self) -> u64 {
+    pub(crate) fn slop_blocks(&self) -> u64 {
         let blocks = self.pool.as_ref().map_or(0, |p| p.pool_blocks);
         (blocks / 64).clamp(8 * MIB_BLOCKS, 8192 * MIB_BLOCKS)
     }
@@ -59,12 +59,19 @@ impl Core {
             Tier::Discard => slop / 4,
             Tier::Reclaim => 0,
         };
-        pool.alloc.free_blocks().saturating_sub(kept + self.reserve_blocks())
+        let free = pool.alloc.free_blocks() + self.set_aside();
+        free.saturating_sub(kept + self.reserve_blocks())
+    }
+
+    /// Blocks that could be given out now and are promised to nobody's data.
+    fn free_for_data(&self) -> u64 {
+        let Some(pool) = &self.pool else { return 0 };
+        pool.alloc.free_blocks().saturating_sub(pool.promised.saturating_sub(pool.promised_map))
     }
 
     /// Blocks that user data can still take.
     pub(crate) fn user_free_blocks(&self) -> u64 {
-        self.available(Tier::Data)
+        self.available(Tier::Data).min(self.free_for_data())
     }
 
     /// Whether a fold could bring space back, or others may turn out to need less than they were
@@ -122,6 +129,8 @@ impl Core {
 pub(crate) struct Promise {
     cx: Cx,
     blocks: u64,
+    /// Those of them that a fold will take.
+    map: u64,
 }
 
 impl Promise {
@@ -137,6 +146,7 @@ impl Promise {
     /// Takes over what another one has left.
     pub(crate) fn join(&mut self, mut other: Self) {
         self.blocks += std::mem::take(&mut other.blocks);
+        self.map += std::mem::take(&mut other.map);
     }
 
     /// What is left of it.
@@ -149,6 +159,7 @@ impl Drop for Promise {
     fn drop(&mut self) {
         if let Some(pool) = &mut self.cx.core().pool {
             pool.promised -= self.blocks;
+            pool.promised_map -= self.map;
         }
     }
 }
@@ -174,35 +185,75 @@ impl Drop for Waiter {
 pub(crate) async fn admit(cx: &Cx, data: u64, map: u64, tier: Tier) -> Result<Promise, Error> {
     let mut rounds = 0;
     let mut waiter = None;
+    let mut failures = None;
     loop {
-        let counts = {
+        let short = {
             let mut core = cx.core();
             core.writable()?;
-            if core.available(tier) >= data + map {
+            if core.available(tier) < data + map || core.free_for_data() < data {
+                core.lacks_blocks(rounds)?
+            } else if !core.has_room_below(map, tier) {
+                // One attempt to get it is worth waiting for.
+                let before = *failures.get_or_insert(core.below.failures);
+                if core.below.failures > before {
+                    return Err(Error::NoSpace(SpaceKind::Below));
+                }
+                core.below.asked = core.below.asked.max(map + 1);
+                Short::Below
+            } else {
                 let blocks = data + map;
-                core.writable()?.promised += blocks;
-                return Ok(Promise { cx: cx.clone(), blocks });
+                let pool = core.writable()?;
+                pool.promised += blocks;
+                pool.promised_map += map;
+                return Ok(Promise { cx: cx.clone(), blocks, map });
             }
-            if core.free_unpunched() {
-                continue;
-            }
-            if core.fold.is_stalled() {
-                return Err(Error::NoSpace(SpaceKind::Below));
-            }
-            // What is being discarded is free before long.
-            let punching = core.is_punching();
-            let walking = core.reclaim_is_pending();
-            let most = if core.trim_is_pending() { MAX_TRIM_ROUNDS } else { MAX_ROUNDS };
-            if !punching && ((rounds >= most && !walking) || !core.free_is_pending()) {
-                return Err(Error::NoSpace(SpaceKind::Pool));
-            }
-            core.fold.wanted |= !punching;
-            core.fold.trim_everything |= !punching;
-            usize::from(!punching)
         };
-        waiter.get_or_insert_with(|| Waiter::new(cx));
-        cx.wait(|core| &mut core.fold_wait).await;
-        rounds += counts;
+        match short {
+            Short::Nothing => {}
+            Short::Below => cx.wait(|core| &mut core.below.wait).await,
+            Short::Discard | Short::Fold => {
+                waiter.get_or_insert_with(|| Waiter::new(cx));
+                cx.wait(|core| &mut core.fold_wait).await;
+                rounds += usize::from(short == Short::Fold);
+            }
+        }
+    }
+}
+
+/// What an operation waits for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Short {
+    /// It can look again.
+    Nothing,
+    /// Room in the file system below.
+    Below,
+    /// A discard to be complete.
+    Discard,
+    /// A publication.
+    Fold,
+}
+
+impl Core {
+    /// What is worth waiting for when blocks are missing, after so many publications.
+    fn lacks_blocks(&mut self, rounds: usize) -> Result<Short, Error> {
+        if self.free_unpunched() {
+            return Ok(Short::Nothing);
+        }
+        if self.fold.is_stalled() {
+            return Err(Error::NoSpace(SpaceKind::Below));
+        }
+        // What is being discarded is free before long.
+        if self.is_punching() {
+            return Ok(Short::Discard);
+        }
+        let walking = self.reclaim_is_pending();
+        let most = if self.trim_is_pending() { MAX_TRIM_ROUNDS } else { MAX_ROUNDS };
+        if (rounds >= most && !walking) || !self.free_is_pending() {
+            return Err(Error::NoSpace(SpaceKind::Pool));
+        }
+        self.fold.wanted = true;
+        self.fold.trim_everything = true;
+        Ok(Short::Fold)
     }
 }
 

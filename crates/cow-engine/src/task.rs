@@ -68,6 +68,11 @@ impl Cx {
         self.issue(|id| Action::Discard { id, at, blocks }).await.0
     }
 
+    /// Makes sure that these blocks have room in the file system below.
+    pub(crate) async fn allocate_below(&self, at: Phys, blocks: u64) -> Result<(), IoFailure> {
+        self.issue(|id| Action::Allocate { id, at, blocks }).await.0
+    }
+
     pub(crate) async fn grow(&self, blocks: u64) -> Result<(), IoFailure> {
         self.issue(|id| Action::Grow { id, blocks }).await.0
     }

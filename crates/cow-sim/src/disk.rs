@@ -8,6 +8,7 @@
 //! A flush covers the writes that were *complete* when it was emitted, nothing else. What the
 //! disk decides by chance it takes from its own generator, so a seed gives the same disk.
 
+mod below;
 mod counts;
 mod crash;
 mod faults;
@@ -19,6 +20,7 @@ pub use faults::{Class, Faults, NthFault};
 
 use crate::rng::Rng;
 use crate::value::Page;
+use below::Below;
 use cow_engine::mkfs::Mkfs;
 use cow_engine::{Action, Event, IoFailure, IoId};
 use cow_format::{BLOCK_SIZE, Buf, BufSlice, Phys};
@@ -74,6 +76,10 @@ pub struct SimDisk {
     bugs: Vec<String>,
     opening_misreads_ppm: u32,
     damaged: bool,
+    /// The file system that the disk is a sparse file on, if that can run full.
+    below: Option<Below>,
+    /// Ranges that have their space since the pool was made.
+    fixed: Vec<(u64, u64)>,
 }
 
 /// What a discarded block reads as: not zeros, so that a use after the discard shows.
@@ -104,6 +110,8 @@ impl SimDisk {
             opening_misreads_ppm: 0,
             damaged: false,
             bugs: Vec::new(),
+            below: None,
+            fixed: Vec::new(),
         }
     }
 
@@ -111,6 +119,7 @@ impl SimDisk {
     #[must_use]
     pub fn formatted(plan: &Mkfs, blocks: u64) -> Self {
         let mut disk = Self::new(blocks);
+        disk.fixed = plan.zero.iter().map(|(at, blocks)| (at.0, *blocks)).collect();
         for (at, buf) in plan.writes.iter().chain(&plan.superblocks) {
             for index in 0..buf.block_count() {
                 disk.durable.insert(at.0 + index as u64, Arc::new(*buf.block(index)));
@@ -125,6 +134,7 @@ impl SimDisk {
         let mut disk = Self::over(self.durable.clone(), self.blocks);
         disk.opening_misreads_ppm = self.opening_misreads_ppm;
         disk.damaged = self.damaged;
+        disk.fixed = self.fixed.clone();
         disk
     }
 
@@ -209,6 +219,26 @@ impl SimDisk {
     #[must_use]
     pub fn occupied(&self) -> Vec<u64> {
         self.durable.blocks()
+    }
+
+    /// From now on, until the next crash, the disk is a sparse file on a file system that has room
+    /// for `free` more blocks.
+    pub fn limit_room(&mut self, free: u64) {
+        if let Some(below) = &mut self.below {
+            below.free = free;
+            return;
+        }
+        let mut below = Below::with_room(free);
+        self.fixed.iter().for_each(|&(at, blocks)| below.mark(at, blocks));
+        let used = self.durable.blocks().into_iter().chain(self.cached.keys().copied());
+        used.for_each(|block| below.mark(block, 1));
+        self.below = Some(below);
+    }
+
+    /// Blocks that the file system below still has room for.
+    #[must_use]
+    pub fn room(&self) -> Option<u64> {
+        self.below.as_ref().map(|below| below.free)
     }
 
     fn newest(&self, block: u64) -> Option<&Arc<Page>> {
@@ -303,8 +333,12 @@ impl SimDisk {
         self.done += 1;
         let class = op.kind.class();
         let out_of_range = class != Class::Grow && op.at + op.blocks > self.blocks;
-        let refused =
-            if class == Class::Write { self.faults.refuses(op.at, op.blocks) } else { None };
+        let takes = matches!(class, Class::Write | Class::Allocate);
+        let refused = if takes { self.faults.refuses(op.at, op.blocks) } else { None };
+        let refused = refused.or_else(|| match &mut self.below {
+            Some(below) if takes => below.take(op.at, op.blocks),
+            _ => None,
+        });
         let failure = if out_of_range { Some(EIO) } else { refused };
         let failure = failure.or_else(|| self.faults.strikes(class));
         let result = failure.map_or(Ok(()), |errno| Err(IoFailure { errno }));
@@ -318,7 +352,12 @@ impl SimDisk {
             }
             Kind::Write { pages, write } => self.land(op.at, pages, write, failure.is_some()),
             Kind::Flush { covers } => self.flush(covers, failure.is_some()),
-            Kind::Discard { write } if failure.is_none() => self.discard(op.at, op.blocks, write),
+            Kind::Discard { write } if failure.is_none() => {
+                if let Some(below) = &mut self.below {
+                    below.give(op.at, op.blocks);
+                }
+                self.discard(op.at, op.blocks, write);
+            }
             Kind::Grow if failure.is_none() => {
                 self.blocks = self.blocks.max(op.blocks);
                 self.changes += 1;

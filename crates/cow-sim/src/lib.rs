@@ -102,6 +102,8 @@ pub fn small_config(ack: AckMode) -> Config {
         cache_bytes: 256 << 10,
         walk_leaves: 1,
         cell_blocks: 2,
+        // Tests that are about it set it: the fewer operations, the more of them meet.
+        sparse: false,
         buffers: leftovers::pool(),
         ..Config::default()
     }

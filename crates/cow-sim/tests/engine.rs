@@ -22,7 +22,7 @@ fn config(seed: u64, crashes: bool) -> HistoryConfig {
     let ack = if seed % 4 == 3 { AckMode::Journaled } else { AckMode::Writethrough };
     // Little memory for layers in some, so that a replay folds on the way.
     let layer_bytes = [64 << 10, 2000, 64 << 10, 8000, 500][seed as usize % 5];
-    let engine = Config { layer_bytes, ..small_config(ack) };
+    let engine = Config { layer_bytes, sparse: seed % 2 == 0, ..small_config(ack) };
     HistoryConfig { engine, crashes, ..HistoryConfig::default() }
 }
 
@@ -145,7 +145,8 @@ fn every_crash_point() {
     let count = 4 * scripts.len() as u64;
     let found = for_seeds("every_crash_point", count, |seed| {
         let script = &scripts[seed as usize % scripts.len()];
-        let config = small_config(AckMode::Writethrough);
+        let sparse = seed % 2 == 0;
+        let config = Config { sparse, ..small_config(AckMode::Writethrough) };
         let found = explore::<Engine>(script, format(&pool(seed)), &config, 12, seed)?;
         println!("  {}: {found:?}", script.name);
         Ok(found)

@@ -114,6 +114,7 @@ impl Pool {
             ack: options.ack,
             layer_bytes: options.memory.layer_bytes,
             cache_bytes: options.memory.cache_bytes,
+            sparse: !image.is_block_device(),
             wall_ns: wall_ns(),
             ..Config::default()
         };

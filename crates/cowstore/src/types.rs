@@ -385,6 +385,7 @@ impl From<engine::PoolInfo> for PoolInfo {
             deleting: info.deleting,
             poisoned: info.poisoned,
             stalled: info.stalled,
+            notes: info.room_note.into_iter().collect(),
             withheld: info.withheld,
             damage: info.damage,
             read_only: info.read_only,

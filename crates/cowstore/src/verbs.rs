@@ -217,7 +217,7 @@ impl Pool {
         info.fixed_buffers = facts.fixed_transfers.is_some();
         let count = facts.fixed_transfers.as_ref();
         info.fixed_transfers = count.map_or(0, |count| count.load(Ordering::Relaxed));
-        info.notes = facts.notes.clone();
+        info.notes.extend(facts.notes.iter().cloned());
         Ok(info)
     }
 

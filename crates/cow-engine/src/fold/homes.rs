@@ -1,6 +1,7 @@
 //! Table and bitmap pages to their inactive homes, then the checkpoint.
 
 use super::Fold;
+use crate::below::make_room;
 use crate::error::Error;
 use crate::flush::{emit_frames, written_to};
 use crate::space::{Tier, load_zone};
@@ -120,18 +121,19 @@ impl Fold {
             return Ok(None);
         }
         loop {
-            let zone = {
-                let mut core = self.cx.core();
-                match core.pool()?.alloc.alloc_chunk(CHUNK_BLOCKS as u32) {
-                    Ok(chunk) => {
-                        drop(core);
-                        (0..CHUNK_BLOCKS).for_each(|i| self.add(chunk.offset(i)));
-                        self.count(true, CHUNK_BLOCKS as i64);
-                        return Ok(Some(chunk));
+            let found = self.cx.core().pool()?.alloc.alloc_chunk(CHUNK_BLOCKS as u32);
+            let zone = match found {
+                Ok(chunk) => {
+                    if !make_room(&self.cx, chunk, CHUNK_BLOCKS).await {
+                        self.cx.core().pool()?.alloc.give_back(chunk, CHUNK_BLOCKS);
+                        return Ok(None);
                     }
-                    Err(AllocError::NeedZone(zone)) => zone,
-                    Err(_) => return Ok(None),
+                    (0..CHUNK_BLOCKS).for_each(|i| self.add(chunk.offset(i)));
+                    self.count(true, CHUNK_BLOCKS as i64);
+                    return Ok(Some(chunk));
                 }
+                Err(AllocError::NeedZone(zone)) => zone,
+                Err(_) => return Ok(None),
             };
             load_zone(&self.cx, zone).await?;
         }

@@ -118,6 +118,7 @@ pub(crate) fn start_if_due(cx: &Cx) {
         }
         core.fold.running = false;
         core.fold.splice_blocks = 0;
+        core.fold.left = 0;
         core.fold.finished += 1;
         core.notify(|core| &mut core.fold_wait);
     });
@@ -170,6 +171,7 @@ impl Fold {
     /// Freezes the state at this moment. `None` when there is nothing to do.
     fn freeze(cx: &Cx, at: FoldAt) -> Result<Option<Self>, Error> {
         let mut core = cx.core();
+        let set_aside = core.below.blocks + core.below.coming;
         let has_batches = !core.fold.batches.is_empty();
         let trims = core.fold.trim_everything || core.fold.trim_again;
         let pool = core.writable()?;
@@ -195,7 +197,7 @@ impl Fold {
         pool.folding = Some(Arc::clone(&layers));
         pool.since_freeze.clear();
         let reserved = layers.reserve_blocks() + pool.tree.pending_blocks();
-        let free = pool.alloc.free_blocks();
+        let free = pool.alloc.free_blocks() + set_aside;
         debug_assert!(free >= reserved, "{free} blocks are free, a fold may take {reserved} (I11)");
         let fold = Self {
             cx: cx.clone(),
@@ -217,6 +219,7 @@ impl Fold {
             reserved,
             taken: 0,
         };
+        core.fold.left = reserved;
         drop(core);
         crate::flush::emit_frames(cx);
         Ok(Some(fold))
@@ -272,10 +275,25 @@ impl Fold {
 
     /// A block of those that were kept free for this fold.
     async fn take_block(&mut self) -> Result<Phys, Error> {
-        let (phys, _) = allocate(&self.cx, Stream::Meta, 1).await?;
         self.taken += 1;
         debug_assert!(self.taken <= self.reserved, "a fold takes more than its reserve (I11)");
-        Ok(phys)
+        loop {
+            let set_aside = {
+                let mut core = self.cx.core();
+                core.fold.left = self.reserved.saturating_sub(self.taken);
+                core.below.take()
+            };
+            if let Some(phys) = set_aside {
+                return Ok(phys);
+            }
+            match allocate(&self.cx, Stream::Meta, 1).await {
+                Ok((phys, _)) => return Ok(phys),
+                // The last ones are being set aside.
+                Err(Error::NoSpace(_)) if self.cx.core().below.coming > 0 => {}
+                Err(error) => return Err(error),
+            }
+            self.cx.wait(|core| &mut core.below.wait).await;
+        }
     }
 
     /// Stores a map node of `x` at a new place; the slot that points to it.

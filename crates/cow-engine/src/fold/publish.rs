@@ -53,7 +53,9 @@ impl Fold {
         if mutant::is("punchearly") {
             core.punch.early = core.pool()?.alloc.releasable(cp_seq);
         }
+        core.fold.left = 0;
         core.release_quarantine();
+        core.trim_set_aside();
         let trims = core.fold.trim_again;
         let pool = core.pool()?;
         if trims || !pool.cp.detached.is_empty() || !pool.tree.walkable().is_empty() {

@@ -117,6 +117,7 @@ impl Fold {
         let enough = core.available(Tier::Reclaim) >= 2 * blocks;
         if enough {
             core.fold.splice_blocks += blocks;
+            core.fold.left += blocks;
             self.reserved += blocks;
         }
         enough
