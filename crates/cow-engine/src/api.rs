@@ -167,6 +167,44 @@ impl Default for SnapOptions {
     }
 }
 
+/// One side of a comparison.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DiffSide {
+    /// `VOL` or `VOL@SNAP`, which may be deleted between two pages.
+    Name(String),
+    /// Something open, which stays.
+    Export(ExportId),
+}
+
+/// Which blocks differ between two states of one family. The order of the two makes no difference.
+///
+/// What is written is in the answer when it was acknowledged before; nothing is folded for it. A
+/// volume that is written meanwhile is compared block by block as of some moment before the answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DiffQuery {
+    /// One.
+    pub from: DiffSide,
+    /// The other.
+    pub to: DiffSide,
+    /// First byte that is looked at; its whole block is.
+    pub offset: u64,
+    /// Bytes from there on; what lies beyond the end of both is cut off.
+    pub len: u64,
+    /// At most so many extents in the answer, which may end earlier.
+    pub limit: usize,
+    /// Compare bytes: what was written again with equal bytes is no change. Otherwise it is one.
+    pub exact: bool,
+}
+
+impl DiffQuery {
+    /// From the front to the end, by address, in a page of `limit` extents.
+    #[must_use]
+    pub fn all(from: &str, to: &str, limit: usize) -> Self {
+        let [from, to] = [from, to].map(|name| DiffSide::Name(name.into()));
+        Self { from, to, offset: 0, len: u64::MAX, limit, exact: false }
+    }
+}
+
 /// What clients ask for. Offsets and lengths are bytes of the volume, of any alignment.
 #[derive(Debug)]
 pub enum Op {
@@ -378,16 +416,7 @@ pub enum Op {
         exact: bool,
     },
     /// Changed extents between two states of one family. Reply: `Diff`.
-    Diff {
-        /// `VOL` or `VOL@SNAP`.
-        from: String,
-        /// `VOL` or `VOL@SNAP`.
-        to: String,
-        /// Continue at this byte.
-        offset: u64,
-        /// At most so many extents.
-        limit: usize,
-    },
+    Diff(DiffQuery),
     /// A larger pool. Reply: `Done`.
     GrowPool {
         /// Its new size in blocks.
@@ -460,11 +489,11 @@ pub enum Reply {
     },
     /// State of the pool.
     Info(Box<PoolInfo>),
-    /// Changed extents in order, and where to go on if there are more.
+    /// Changed extents in order, and where to go on if not all was looked at.
     Diff {
-        /// `(offset, length)` in bytes.
+        /// `(offset, length)` in bytes. What cannot be read counts as changed.
         extents: Vec<(u64, u64)>,
-        /// The next offset; `None` at the end.
+        /// The next offset, beyond all of `extents`; `None` at the end.
         next: Option<u64>,
     },
 }

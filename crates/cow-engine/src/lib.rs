@@ -13,6 +13,8 @@ mod below;
 mod below_state;
 mod clock;
 mod core;
+mod diff;
+mod diff_segment;
 mod discard;
 mod error;
 mod events;

@@ -41,7 +41,7 @@ pub(crate) fn root_slot(root: &Root) -> Slot {
 impl Pool {
     /// What the layers say of `lba` as seen by `node`; `None` when the map must be asked. `chain`
     /// is from [`Pool::layer_chain`].
-    fn probe(&self, chain: &[NodeId], lba: Lba) -> Option<Mapping> {
+    pub(crate) fn probe(&self, chain: &[NodeId], lba: Lba) -> Option<Mapping> {
         for &node in chain {
             for layers in [Some(&self.active), self.folding.as_deref()].into_iter().flatten() {
                 match layers.probe(node, lba) {

@@ -5,7 +5,7 @@ use crate::core::{OpResult, Request};
 use crate::error::Error;
 use crate::fold::fold_now;
 use crate::task::Cx;
-use crate::{discard, flush, prune, punch, query, read, recover, verbs, write};
+use crate::{diff, discard, flush, prune, punch, query, read, recover, verbs, write};
 
 /// Runs one operation to its end and answers.
 pub(crate) async fn run(cx: Cx, request: Request) {
@@ -49,7 +49,7 @@ async fn dispatch(cx: &Cx, op: Op) -> OpResult {
         Op::SetSize { names, wait } => query::set_size_of(cx, names, wait).await,
         Op::FreeUp { bytes } => crate::sizes::free_up(cx, bytes).await,
         Op::Info { exact } => query::info(cx, exact).await,
-        Op::Diff { from, to, offset, limit } => query::diff(cx, from, to, offset, limit).await,
+        Op::Diff(query) => diff::diff(cx, query).await,
         verb => dispatch_verb(cx, verb).await,
     }
 }

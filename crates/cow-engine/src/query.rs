@@ -1,4 +1,4 @@
-//! Answers about the pool: listings, sizes, differences.
+//! Answers about the pool: listings and sizes.
 
 use crate::api::Reply;
 use crate::core::OpResult;
@@ -6,16 +6,11 @@ use crate::error::Error;
 use crate::fold::fold_if_writable;
 use crate::info::NodeInfo;
 use crate::loading::{load_props, load_rows_for};
-use crate::lookup::{load, root_slot};
-use crate::read::Pin;
 use crate::size_state::unique;
 use crate::sizes::{self, set_size};
 use crate::task::Cx;
-use cow_format::entry::{NodeKind, Root};
-use cow_format::mapnode::{FANOUT, FANOUT_BITS, Slot, span_blocks};
-use cow_format::{BLOCK_SIZE, FamilyId, NodeId};
-use std::future::Future;
-use std::pin::Pin as StdPin;
+use cow_format::entry::NodeKind;
+use cow_format::{BLOCK_SIZE, NodeId};
 
 const BLOCK: u64 = BLOCK_SIZE as u64;
 
@@ -142,127 +137,4 @@ fn node_info(cx: &Cx, id: NodeId) -> Result<Option<NodeInfo>, Error> {
         open_readers,
         open_writers,
     }))
-}
-
-/// A lockstep walk of two maps.
-struct Diff {
-    cx: Cx,
-    family: FamilyId,
-    /// First block that is looked at.
-    from: u64,
-    limit: usize,
-    /// `(first block, blocks)`.
-    out: Vec<(u64, u64)>,
-    /// Where to go on, once the limit was reached.
-    next: Option<u64>,
-}
-
-/// The same place in both maps; a slot may point to a node of a lower level (a root that has
-/// grown since), which stands for child 0.
-#[derive(Clone, Copy)]
-struct Sides {
-    level: u8,
-    index: u64,
-    a: (Slot, u8),
-    b: (Slot, u8),
-}
-
-pub(crate) async fn diff(cx: &Cx, from: String, to: String, offset: u64, limit: usize) -> OpResult {
-    fold_if_writable(cx).await?;
-    let _pin = Pin::new(cx);
-    let (a, b, family, size_bytes) = {
-        let mut core = cx.core();
-        let pool = core.pool()?;
-        let (a, b) = (pool.tree.resolve(&from)?, pool.tree.resolve(&to)?);
-        let family = |id| pool.tree.node(id).map(|node| node.entry.family);
-        if family(a) != family(b) {
-            return Err(Error::Invalid(format!("{from} and {to} have no common origin")));
-        }
-        let size = |id| pool.tree.node(id).map_or(0, |node| node.entry.size_bytes);
-        let root = |id| pool.layer_chain(id).1;
-        let family = family(a).unwrap_or_default();
-        (root(a), root(b), family, size(a).max(size(b)))
-    };
-    let mut diff = Diff {
-        cx: cx.clone(),
-        family,
-        from: offset / BLOCK,
-        limit: limit.clamp(1, 1 << 16),
-        out: Vec::new(),
-        next: None,
-    };
-    let level = a.level.max(b.level);
-    let side = |root: &Root| (root_slot(root), root.level);
-    diff.walk(Sides { level, index: 0, a: side(&a), b: side(&b) }).await?;
-    let clip = |(first, blocks): (u64, u64)| {
-        let start = first * BLOCK;
-        let end = ((first + blocks) * BLOCK).min(size_bytes);
-        (start < end).then(|| (start, end - start))
-    };
-    Ok(Reply::Diff {
-        extents: diff.out.into_iter().filter_map(clip).collect(),
-        next: diff.next.map(|block| block * BLOCK).filter(|&at| at < size_bytes),
-    })
-}
-
-impl Diff {
-    fn push(&mut self, block: u64) {
-        let full = self.out.len() == self.limit;
-        match self.out.last_mut() {
-            Some((first, blocks)) if *first + *blocks == block => *blocks += 1,
-            _ if full => self.next = Some(block),
-            _ => self.out.push((block, 1)),
-        }
-    }
-
-    fn walk<'a>(
-        &'a mut self,
-        at: Sides,
-    ) -> StdPin<Box<dyn Future<Output = Result<(), Error>> + 'a>> {
-        Box::pin(async move {
-            let end = (at.index + 1) * span_blocks(at.level);
-            let (a, b) = (at.a.0, at.b.0);
-            let same = a.phys == b.phys && (a.is_mapped() || a.is_lost() == b.is_lost());
-            if self.next.is_some() || end <= self.from || (same && at.a.1 == at.b.1) {
-                return Ok(());
-            }
-            let a = self.open(at.level, at.index, at.a).await?;
-            let b = self.open(at.level, at.index, at.b).await?;
-            for slot in 0..FANOUT {
-                let index = (at.index << FANOUT_BITS) + slot as u64;
-                if at.level == 0 {
-                    let (x, y) = (a[slot].0, b[slot].0);
-                    let changed = x.phys != y.phys || x.is_lost() != y.is_lost();
-                    if changed && index >= self.from && self.next.is_none() {
-                        self.push(index);
-                    }
-                } else {
-                    let below = Sides { level: at.level - 1, index, a: a[slot], b: b[slot] };
-                    self.walk(below).await?;
-                }
-            }
-            Ok(())
-        })
-    }
-
-    /// The slots of one side, each with the level of what it points to.
-    async fn open(
-        &self,
-        level: u8,
-        index: u64,
-        (slot, slot_level): (Slot, u8),
-    ) -> Result<Vec<(Slot, u8)>, Error> {
-        let below = level.saturating_sub(1);
-        let hole = (Slot::hole(slot.birth), below);
-        let mut slots = vec![hole; FANOUT];
-        if !slot.is_mapped() {
-            slots.fill((slot, below));
-        } else if slot_level < level {
-            slots[0] = (slot, slot_level);
-        } else {
-            let node = load(&self.cx, self.family, level, index, slot).await?;
-            slots = node.slots().iter().map(|s| (*s, below)).collect();
-        }
-        Ok(slots)
-    }
 }

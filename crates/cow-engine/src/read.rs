@@ -58,8 +58,19 @@ pub(crate) async fn read_blocks(
 ) -> Result<Buf, Error> {
     let _pin = Pin::new(cx);
     let mappings = resolve(cx, target.node, first, blocks).await?;
-    let mut out = cx.core().config.buffers.zeroed(blocks);
-    let runs = runs_of(&mappings);
+    read_mapped(cx, target.node, first, &mappings).await
+}
+
+/// The content of the blocks of `node` from `first` on that lie at `mappings`. The caller holds a
+/// pin from before they were resolved.
+pub(crate) async fn read_mapped(
+    cx: &Cx,
+    node: NodeId,
+    first: Lba,
+    mappings: &[Mapping],
+) -> Result<Buf, Error> {
+    let mut out = cx.core().config.buffers.zeroed(mappings.len());
+    let runs = runs_of(mappings);
     let reads = runs.iter().map(|run| cx.read(run.phys, run.blocks, false));
     let results = join_all(reads).await;
     for (run, result) in runs.iter().zip(results) {
@@ -72,14 +83,14 @@ pub(crate) async fn read_blocks(
                 Some(data) => out.block_mut(at).copy_from_slice(data.block(i)),
                 None => {
                     let lba = Lba(first.0 + at as u64);
-                    let again = reread(cx, target.node, lba, phys, crc).await?;
+                    let again = reread(cx, node, lba, phys, crc).await?;
                     out.block_mut(at).copy_from_slice(again.block(0));
                 }
             }
         }
     }
     if let Some(at) = mappings.iter().position(|m| *m == Mapping::Lost) {
-        return Err(corrupt(cx, target.node, Lba(first.0 + at as u64), "the block was lost"));
+        return Err(corrupt(cx, node, Lba(first.0 + at as u64), "the block was lost"));
     }
     Ok(out)
 }

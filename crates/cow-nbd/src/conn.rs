@@ -19,12 +19,22 @@ pub struct ConnectionInfo {
     pub export: Option<String>,
     /// Whether that export is read-only; none while it is being opened.
     pub read_only: Option<bool>,
+    /// What that export is compared with; open as long as the connection.
+    pub bases: Vec<String>,
 }
 
 #[derive(Default)]
 pub(crate) struct Chosen {
     pub(crate) export: Option<String>,
     pub(crate) read_only: Option<bool>,
+    pub(crate) bases: Vec<String>,
+}
+
+impl Chosen {
+    /// Whether it has `name` open, to serve it or to compare with it.
+    pub(crate) fn uses(&self, name: &str) -> bool {
+        self.export.as_deref() == Some(name) || self.bases.iter().any(|base| base == name)
+    }
 }
 
 /// The parts of a connection that its two threads and the server share.
@@ -50,6 +60,7 @@ impl Conn {
             client: self.peer.clone(),
             export: chosen.export.clone(),
             read_only: chosen.read_only,
+            bases: chosen.bases.clone(),
         }
     }
 }

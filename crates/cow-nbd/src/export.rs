@@ -83,6 +83,15 @@ pub struct Extent {
     pub zero: bool,
 }
 
+/// A run of bytes that all differ from another state, or are all the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// Its length in bytes.
+    pub len: u64,
+    /// It differs.
+    pub dirty: bool,
+}
+
 /// The answer to a [`Request`] that succeeded.
 #[derive(Debug)]
 pub enum Response {
@@ -101,6 +110,8 @@ pub enum Response {
     Zeroes,
     /// The status of a range.
     Extents(Vec<Extent>),
+    /// What of a range differs from a [`Base`].
+    Changes(Vec<Change>),
 }
 
 /// Why a request, or the opening of an export, failed. The text goes to the client where the
@@ -158,6 +169,30 @@ pub trait Export: Send + Sync {
     /// Starts `request`. `done` may be called on any thread, at once or later, in any order; it
     /// does not block. A `done` that is dropped without a call answers the client with `EIO`.
     fn submit(&self, request: Request, done: Completion);
+
+    /// Names of the states that [`Export::base`] opens, at most `most` of them.
+    fn bases(&self, most: usize) -> Vec<String> {
+        let _ = most;
+        Vec::new()
+    }
+
+    /// Opens a state that this export can be compared with; it stays until it is dropped. None if
+    /// there is no such state.
+    fn base(&self, name: &str) -> Option<Arc<dyn Base>> {
+        let _ = name;
+        None
+    }
+}
+
+/// A state that an export is compared with.
+pub trait Base: Send + Sync {
+    /// What it is called among the exports.
+    fn name(&self) -> String;
+
+    /// Starts to compare the `len` bytes from `offset` on, which lie inside the export. `done` is as
+    /// for [`Export::submit`] and gets [`Response::Changes`], from `offset` on. They may cover less
+    /// than the range but not nothing; what they say beyond it is cut off.
+    fn changes(&self, offset: u64, len: u32, done: Completion);
 }
 
 /// The exports of a server.

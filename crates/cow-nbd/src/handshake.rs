@@ -5,8 +5,9 @@
 //! also when it is refused; what has not ends the connection.
 
 use crate::conn::{Conn, Inbound};
+use crate::context::{self, Context};
 use crate::export::{Export, ExportError, Exports};
-use crate::wire::{self, ClientOption, MetaContext, MetaQuery, WireError, info, opt, rep};
+use crate::wire::{self, ClientOption, MetaQuery, WireError, info, opt, rep};
 use std::io::{self, BufReader, Read};
 use std::sync::Arc;
 use thiserror::Error;
@@ -31,7 +32,7 @@ pub(crate) enum HandshakeError {
 pub(crate) struct Deal {
     pub(crate) export: Arc<dyn Export>,
     pub(crate) structured: bool,
-    pub(crate) contexts: Vec<MetaContext>,
+    pub(crate) contexts: Vec<Context>,
 }
 
 type Reader<'a> = BufReader<Inbound<'a>>;
@@ -50,7 +51,7 @@ struct Negotiation<'a> {
     /// The export that was looked at last, so that the choice after it finds it unchanged.
     opened: Option<(String, Arc<dyn Export>)>,
     /// The contexts selected, and the export for which they are.
-    meta: Option<(String, Vec<MetaContext>)>,
+    meta: Option<(String, Vec<Context>)>,
 }
 
 /// Negotiates with the client.
@@ -129,7 +130,7 @@ impl Negotiation<'_> {
             Err(error) if header.code == opt::EXPORT_NAME => Err(error.into()),
             Err(error) => {
                 if header.code == opt::SET_META_CONTEXT {
-                    self.meta = None;
+                    self.forget_contexts();
                 }
                 let kind = match error {
                     WireError::TooBig { .. } => rep::ERR_TOO_BIG,
@@ -236,7 +237,10 @@ impl Negotiation<'_> {
     fn deal(&mut self, name: &str, export: Arc<dyn Export>) -> Deal {
         let contexts = match self.meta.take() {
             Some((for_name, contexts)) if for_name == name => contexts,
-            _ => Vec::new(),
+            _ => {
+                self.forget_contexts();
+                Vec::new()
+            }
         };
         Deal { export, structured: self.structured, contexts }
     }
@@ -271,13 +275,12 @@ impl Negotiation<'_> {
 
     fn list_contexts(&mut self, name: &str, queries: &[MetaQuery], out: &mut Vec<u8>) {
         const CODE: u32 = opt::LIST_META_CONTEXT;
-        if self.refuse_contexts(CODE, out) || self.open_or_refuse(name, CODE, out).is_none() {
+        if self.refuse_contexts(CODE, out) {
             return;
         }
-        for context in MetaContext::ALL {
-            if queries.is_empty() || queries.iter().any(|query| query.lists(context)) {
-                wire::meta_context_reply(out, CODE, context);
-            }
+        let Some((_, export)) = self.open_or_refuse(name, CODE, out) else { return };
+        for context in context::list(&*export, queries) {
+            wire::meta_context_reply(out, CODE, 0, &context);
         }
         wire::option_reply(out, CODE, rep::ACK, &[]);
     }
@@ -285,20 +288,26 @@ impl Negotiation<'_> {
     /// Forgets what was selected before, whether this succeeds or not.
     fn set_contexts(&mut self, name: &str, queries: &[MetaQuery], out: &mut Vec<u8>) {
         const CODE: u32 = opt::SET_META_CONTEXT;
-        self.meta = None;
+        self.forget_contexts();
         if self.refuse_contexts(CODE, out) {
             return;
         }
-        let Some((name, _)) = self.open_or_refuse(name, CODE, out) else { return };
-        let mut contexts = Vec::new();
-        for context in queries.iter().filter_map(MetaQuery::selects) {
-            if !contexts.contains(&context) {
-                wire::meta_context_reply(out, CODE, context);
-                contexts.push(context);
-            }
+        let Some((name, export)) = self.open_or_refuse(name, CODE, out) else { return };
+        let Some(contexts) = context::select(&*export, queries) else {
+            return wire::option_reply(out, CODE, rep::ERR_TOO_BIG, b"too many contexts");
+        };
+        for context in &contexts {
+            wire::meta_context_reply(out, CODE, context.id, &context.name);
         }
+        let bases = contexts.iter().filter_map(|context| context.base.as_ref());
+        self.conn.chosen.lock().bases = bases.map(|base| base.name()).collect();
         self.meta = Some((name, contexts));
         wire::option_reply(out, CODE, rep::ACK, &[]);
+    }
+
+    fn forget_contexts(&mut self) {
+        self.meta = None;
+        self.conn.chosen.lock().bases.clear();
     }
 
     fn refuse_contexts(&self, code: u32, out: &mut Vec<u8>) -> bool {

@@ -9,6 +9,7 @@
 //!   wire        bytes ⇄ values; no I/O, what a fuzzer calls
 //!   handshake   negotiation of one client          session  its requests
 //!   queue       what is in flight on a connection  writer   its replies
+//!   context     meta contexts that were selected   status   a block status of all of them
 //!   listen      sockets                            config   what a server shall be
 //!   limits      what clients may cost              error    why it cannot start
 //!   server      accepting, and the handle to it all      pool   a pool as what is served
@@ -31,6 +32,7 @@
 mod beside;
 mod config;
 mod conn;
+mod context;
 mod error;
 mod export;
 mod handshake;
@@ -41,6 +43,7 @@ mod pool;
 mod queue;
 mod server;
 mod session;
+mod status;
 #[allow(unsafe_code)] // system calls
 mod sys;
 mod uri;
@@ -51,7 +54,9 @@ pub use beside::{SOCKET_PATH_MAX, socket_beside};
 pub use config::{Server, ServerBuilder};
 pub use conn::ConnectionInfo;
 pub use error::ServerError;
-pub use export::{Completion, Export, ExportError, Exports, Extent, Request, Response};
+pub use export::{
+    Base, Change, Completion, Export, ExportError, Exports, Extent, Request, Response,
+};
 pub use limits::Limits;
 pub use listen::{Listener, inherited_listeners};
 pub use pool::{PoolExports, exports_of};

@@ -1,9 +1,14 @@
 //! The volumes and snapshots of a pool, as the server sees them.
 
-use crate::export::{Completion, Export, ExportError, Exports, Extent, Request, Response};
+use crate::export::{
+    Base, Change, Completion, Export, ExportError, Exports, Extent, Request, Response,
+};
 use crate::server::ServerHandle;
-use cowstore::{Buf, Error, ExportInfo, Pool};
+use cowstore::{Buf, DiffPage, Error, ExportInfo, Pool};
 use std::sync::Arc;
+
+/// Changed extents of one answer: with what lies between them, 128 KiB of descriptors.
+const CHANGES_MAX: usize = 8192;
 
 /// The exports of a pool: `VOL`, and `VOL@SNAP` for reading.
 pub struct PoolExports {
@@ -25,7 +30,7 @@ pub fn exports_of(pool: &Pool, server: &ServerHandle) -> Vec<ExportInfo> {
         read_only: pool.is_read_only() || name.contains('@'),
         clients: connections
             .iter()
-            .filter(|conn| conn.export.as_deref() == Some(name.as_str()))
+            .filter(|conn| conn.export.as_ref() == Some(&name) || conn.bases.contains(&name))
             .map(|conn| conn.client.clone())
             .collect(),
         name,
@@ -55,13 +60,20 @@ impl Exports for PoolExports {
     fn open(&self, name: &str) -> Result<Arc<dyn Export>, ExportError> {
         let write = !name.contains('@') && !self.pool.is_read_only();
         let export = self.pool.open_export(name, write).map_err(translate)?;
-        Ok(Arc::new(Opened { export }))
+        Ok(Arc::new(Opened { pool: Arc::clone(&self.pool), export }))
     }
 }
 
 /// One client's hold on a volume or snapshot.
 struct Opened {
+    pool: Arc<Pool>,
     export: cowstore::Export,
+}
+
+impl Opened {
+    fn volume(&self) -> String {
+        self.export.name().split('@').next().unwrap_or_default().to_owned()
+    }
 }
 
 impl Export for Opened {
@@ -104,11 +116,71 @@ impl Export for Opened {
             done(outcome.map(|response| answer(response, read_len)).map_err(translate));
         });
     }
+
+    fn bases(&self, most: usize) -> Vec<String> {
+        let (own, prefix) = (self.export.name(), format!("{}@", self.volume()));
+        let snapshots = names(&self.pool).into_iter().filter(|name| *name != own);
+        snapshots.filter_map(|name| name.strip_prefix(&prefix).map(Into::into)).take(most).collect()
+    }
+
+    fn base(&self, name: &str) -> Option<Arc<dyn Base>> {
+        let base = self.pool.open_export(&format!("{}@{name}", self.volume()), false).ok()?;
+        Some(Arc::new(Compared { export: self.export.clone(), base }))
+    }
+}
+
+/// An export and a snapshot that it is compared with. The snapshot is open: it cannot be deleted
+/// while the client may ask.
+struct Compared {
+    export: cowstore::Export,
+    base: cowstore::Export,
+}
+
+impl Base for Compared {
+    fn name(&self) -> String {
+        self.base.name()
+    }
+
+    fn changes(&self, offset: u64, len: u32, done: Completion) {
+        let since = self.base.as_side();
+        // The answer keeps the snapshot open.
+        let base = self.base.clone();
+        let len = u64::from(len);
+        let request = cowstore::Request::Changes { since, offset, len, limit: CHANGES_MAX };
+        self.export.submit(request, move |outcome| {
+            done(match outcome {
+                Ok(cowstore::Response::Changes(page)) => {
+                    Ok(Response::Changes(runs(offset, len, &page)))
+                }
+                Ok(_) => Err(ExportError::Failed("no changes told".into())),
+                Err(error) => Err(translate(error)),
+            });
+            drop(base);
+        });
+    }
+}
+
+/// Runs of changed and unchanged bytes from `offset` on, as far as `page` tells.
+fn runs(offset: u64, len: u64, page: &DiffPage) -> Vec<Change> {
+    let mut runs = Vec::new();
+    let mut at = offset;
+    let mut push = |end: u64, dirty| {
+        if end > at {
+            runs.push(Change { len: end - at, dirty });
+            at = end;
+        }
+    };
+    for &(start, changed) in &page.extents {
+        push(start, false);
+        push(start.saturating_add(changed), true);
+    }
+    push(page.next.unwrap_or(offset + len).min(offset + len), false);
+    runs
 }
 
 fn answer(response: cowstore::Response, len: usize) -> Response {
     match response {
-        cowstore::Response::Done => Response::Done,
+        cowstore::Response::Done | cowstore::Response::Changes(_) => Response::Done,
         cowstore::Response::Data { buf, skip } => Response::Data { buf, skip, len },
         cowstore::Response::Extents(extents) => Response::Extents(
             extents

@@ -27,7 +27,6 @@ const BATCH_REPLIES: usize = 256;
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum About {
     Read { offset: u64, len: u32 },
-    BlockStatus { len: u32, req_one: bool },
     WriteZeroes { fast: bool },
     Other,
 }
@@ -47,7 +46,21 @@ pub(crate) struct Reply {
     pub(crate) cookie: u64,
     pub(crate) about: About,
     pub(crate) cost_bytes: usize,
-    pub(crate) result: Result<Response, Failure>,
+    pub(crate) result: Result<Answer, Failure>,
+}
+
+/// The descriptors of one meta context.
+#[derive(Debug)]
+pub(crate) struct Status {
+    pub(crate) context_id: u32,
+    pub(crate) payload: Vec<u8>,
+}
+
+/// What a request that succeeded is answered with.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    Response(Response),
+    Status(Vec<Status>),
 }
 
 #[derive(Default)]
@@ -202,7 +215,13 @@ impl Ticket {
     /// Answers with what the storage said.
     pub(crate) fn complete(self, result: Result<Response, ExportError>) {
         let about = self.about;
-        self.answer(result.map_err(|error| failure(&error, about)));
+        self.answer(result.map(Answer::Response).map_err(|error| failure(&error, about)));
+    }
+
+    /// Answers with what the contexts of the connection said.
+    pub(crate) fn complete_status(self, result: Result<Vec<Status>, ExportError>) {
+        let about = self.about;
+        self.answer(result.map(Answer::Status).map_err(|error| failure(&error, about)));
     }
 
     /// Answers with an error that the storage has not seen.
@@ -216,12 +235,12 @@ impl Ticket {
         self.queue.abandon(self.cost_bytes);
     }
 
-    fn answer(mut self, result: Result<Response, Failure>) {
+    fn answer(mut self, result: Result<Answer, Failure>) {
         self.open = false;
         self.push(result);
     }
 
-    fn push(&self, result: Result<Response, Failure>) {
+    fn push(&self, result: Result<Answer, Failure>) {
         let Self { cookie, about, cost_bytes, .. } = *self;
         self.queue.push(Reply { cookie, about, cost_bytes, result });
     }

@@ -100,7 +100,7 @@ impl ServerHandle {
         self.shared.table.lock().conns.values().map(|conn| conn.info()).collect()
     }
 
-    /// Fences the clients of an export: when this returns, their connections are closed, their
+    /// Fences the clients of an export, also those that compare another one with it: when this returns, their connections are closed, their
     /// requests are over and their [`crate::Export`]s are dropped. Returns how many there were.
     /// The name is the canonical one. New clients are not kept away; take the export out of
     /// [`Exports`] first.
@@ -111,7 +111,7 @@ impl ServerHandle {
         let fenced: Vec<u64> = table
             .conns
             .values()
-            .filter(|conn| conn.chosen.lock().export.as_deref() == Some(name))
+            .filter(|conn| conn.chosen.lock().uses(name))
             .map(|conn| {
                 conn.hang_up(Shutdown::Both);
                 conn.id

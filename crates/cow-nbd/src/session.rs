@@ -9,6 +9,7 @@ use crate::export::{Exports, Request, Response};
 use crate::handshake::{self, Deal};
 use crate::limits::Limits;
 use crate::queue::{About, Ticket};
+use crate::status;
 use crate::wire::{self, Command, Refusal, RequestHeader, Terms};
 use crate::writer;
 use std::io::{self, BufReader, Read};
@@ -21,7 +22,7 @@ use std::time::Instant;
 const READ_AHEAD_BYTES: usize = 4096;
 /// A refused write of more than this is not worth reading to the end.
 const DISCARD_MAX_BYTES: u32 = 256 << 20;
-/// What a block status counts for: the memory that its answer usually takes.
+/// What a block status counts for with each context: the memory that its answer usually takes.
 const BLOCK_STATUS_COST_BYTES: usize = 64 << 10;
 /// Neither thread of a connection recurses or keeps buffers on its stack.
 pub(crate) const STACK_BYTES: usize = 256 << 10;
@@ -146,8 +147,8 @@ fn start(
     let (about, cost_bytes) = match command {
         Command::Read { offset, len } => (About::Read { offset, len }, len as usize),
         Command::Write { len, .. } => (About::Other, len as usize),
-        Command::BlockStatus { len, req_one, .. } => {
-            (About::BlockStatus { len, req_one }, BLOCK_STATUS_COST_BYTES)
+        Command::BlockStatus { .. } => {
+            (About::Other, BLOCK_STATUS_COST_BYTES * deal.contexts.len())
         }
         Command::WriteZeroes { fast, .. } => (About::WriteZeroes { fast }, 0),
         _ => (About::Other, 0),
@@ -172,7 +173,10 @@ fn start(
             Some(Request::WriteZeroes { offset, len, no_hole, fast, fua })
         }
         Command::Cache { offset, len } => Some(Request::Cache { offset, len }),
-        Command::BlockStatus { offset, len, .. } => Some(Request::BlockStatus { offset, len }),
+        Command::BlockStatus { offset, len, req_one } => {
+            status::start(&*deal.export, &deal.contexts, (offset, len, req_one), ticket);
+            return Ok(true);
+        }
         Command::Disconnect => None,
     };
     // Fenced while the payload was on its way. The fence waits for this thread in any case; this

@@ -3,8 +3,8 @@
 
 use crate::conn::Conn;
 use crate::export::Response;
-use crate::queue::{About, Failure, Reply};
-use crate::wire::{self, Head, MetaContext, NbdError};
+use crate::queue::{About, Answer, Failure, Reply, Status};
+use crate::wire::{self, Head, NbdError};
 use cowstore::Buf;
 use std::borrow::Cow;
 use std::io::{self, IoSlice};
@@ -40,7 +40,7 @@ pub(crate) fn run(conn: &Conn, structured: bool) {
         let mut close = false;
         for reply in batch.drain(..) {
             close |= matches!(&reply.result, Err(Failure { close: true, .. }));
-            frames.push(encode(reply, structured));
+            encode(reply, structured, &mut frames);
         }
         if !dead && let Err(error) = send(conn, &frames) {
             tracing::debug!(client = %conn.peer, %error, "cannot reply");
@@ -87,20 +87,18 @@ fn send(conn: &Conn, frames: &[Frame]) -> io::Result<()> {
     Ok(())
 }
 
-fn encode(reply: Reply, structured: bool) -> Frame {
+fn encode(reply: Reply, structured: bool, frames: &mut Vec<Frame>) {
     let Reply { cookie, about, result, .. } = reply;
-    match (about, result) {
+    frames.push(match (about, result) {
         (_, Err(failure)) => error(cookie, failure.error, failure.message, structured),
-        (About::Read { offset, len }, Ok(response)) => {
+        (_, Ok(Answer::Status(statuses))) => return block_status(cookie, statuses, frames),
+        (About::Read { offset, len }, Ok(Answer::Response(response))) => {
             read(cookie, offset, len, response, structured)
-        }
-        (About::BlockStatus { len, req_one }, Ok(response)) => {
-            block_status(cookie, len, req_one, response)
         }
         (About::WriteZeroes { .. } | About::Other, Ok(_)) => {
             Frame { head: wire::simple_head(cookie, None), body: Body::Empty }
         }
-    }
+    });
 }
 
 fn error(cookie: u64, error: NbdError, message: Cow<'static, str>, structured: bool) -> Frame {
@@ -153,16 +151,11 @@ fn read(cookie: u64, offset: u64, len: u32, response: Response, structured: bool
     }
 }
 
-fn block_status(cookie: u64, len: u32, req_one: bool, response: Response) -> Frame {
-    let Response::Extents(extents) = response else { return misfit(cookie, true) };
-    let extents = extents.iter().map(|extent| (extent.len, extent.hole, extent.zero));
-    let payload = wire::allocation_payload(extents, len, req_one);
-    if payload.is_empty() {
-        return misfit(cookie, true);
-    }
-    let context = MetaContext::BaseAllocation.id();
-    Frame {
-        head: wire::block_status_head(cookie, context, true, payload.len()),
-        body: Body::Bytes(payload),
+/// A chunk for each context, the last of which ends the reply.
+fn block_status(cookie: u64, statuses: Vec<Status>, frames: &mut Vec<Frame>) {
+    let last = statuses.len().saturating_sub(1);
+    for (index, Status { context_id, payload }) in statuses.into_iter().enumerate() {
+        let head = wire::block_status_head(cookie, context_id, index == last, payload.len());
+        frames.push(Frame { head, body: Body::Bytes(payload) });
     }
 }

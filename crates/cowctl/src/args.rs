@@ -301,8 +301,11 @@ pub struct Diff {
     /// The older state, VOL@A
     #[arg(value_parser = object_name)]
     pub from: String,
-    /// The newer one: VOL, VOL@B or @B
-    pub to: String,
+    /// The newer one: VOL, VOL@B or @B; the volume itself if not given
+    pub to: Option<String>,
+    /// Compare bytes: what was written again with equal bytes is no change
+    #[arg(long)]
+    pub exact: bool,
     #[command(flatten)]
     pub json: Json,
 }

@@ -221,8 +221,13 @@ impl Session {
     }
 
     /// A page of changed extents.
-    pub fn diff(&self, from: &str, to: &str, offset: u64) -> Result<DiffPage, Failure> {
-        let verb = Verb::Diff { from: from.into(), to: to.into(), offset, limit: 10_000 };
+    pub fn diff(
+        &self,
+        (from, to): (&str, &str),
+        offset: u64,
+        exact: bool,
+    ) -> Result<DiffPage, Failure> {
+        let verb = Verb::Diff { from: from.into(), to: to.into(), offset, limit: 10_000, exact };
         match self.call(verb)? {
             Answer::Diff(page) => Ok(page),
             other => self.misfit(&other),

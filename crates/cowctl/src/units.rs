@@ -121,12 +121,13 @@ pub fn property(text: &str) -> Result<(String, Option<String>), String> {
     Ok((key.to_owned(), Some(value.to_owned()).filter(|value| !value.is_empty())))
 }
 
-/// Splits `VOL@SNAP` of a diff whose second name may be given as `@SNAP` only.
-pub fn same_family(from: &str, to: &str) -> Result<String, Failure> {
+/// The second name of a diff, which may be given as `@SNAP` only, or not at all.
+pub fn same_family(from: &str, to: Option<&str>) -> Result<String, Failure> {
+    let volume = from.split('@').next().unwrap_or_default();
+    let Some(to) = to else { return Ok(volume.to_owned()) };
     let Some(snapshot) = to.strip_prefix('@') else {
         return object_name(to).map_err(Failure::Usage);
     };
-    let volume = from.split('@').next().unwrap_or_default();
     snapshot_name(&format!("{volume}@{snapshot}")).map_err(Failure::Usage)
 }
 
@@ -189,8 +190,8 @@ mod tests {
         for bad in ["vm", "vm@", "@a", "vm@a@b", "vm@a/b"] {
             assert!(snapshot_name(bad).is_err(), "{bad}");
         }
-        assert!(same_family("vm@a", "@b").is_ok_and(|name| name == "vm@b"));
-        assert!(same_family("vm@a", "vm").is_ok_and(|name| name == "vm"));
+        assert!(same_family("vm@a", Some("@b")).is_ok_and(|name| name == "vm@b"));
+        assert!(same_family("vm@a", Some("vm")).is_ok_and(|name| name == "vm"));
     }
 
     #[test]

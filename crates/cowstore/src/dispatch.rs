@@ -6,7 +6,7 @@ use crate::manage::{Answer, ExportInfo, Manage, Verb};
 use crate::pool::Pool;
 use crate::transfer::{self, ExportOptions, Progress, Watch};
 use crate::types::{DeleteOptions, RollbackOptions};
-use cow_engine::{Op, Reply};
+use cow_engine::{DiffQuery, Op, Reply};
 use std::fs::File;
 use std::sync::Arc;
 use std::time::Duration;
@@ -122,8 +122,10 @@ fn look(pool: &Pool, verb: Verb) -> Result<Answer, Error> {
         Verb::SetSize { names, wait: true } => pool.exact_size(&names).map(Answer::SetSize),
         Verb::FreeUp { bytes } => pool.free_up(bytes).map(Answer::SetSize),
         Verb::Info { exact } => pool.info(exact).map(|info| Answer::Info(Box::new(info))),
-        Verb::Diff { from, to, offset, limit } => {
-            pool.diff(&from, &to, offset, limit.clamp(1, DIFF_LIMIT)).map(Answer::Diff)
+        Verb::Diff { from, to, offset, limit, exact } => {
+            let limit = limit.clamp(1, DIFF_LIMIT);
+            let query = DiffQuery { offset, exact, ..DiffQuery::all(&from, &to, limit) };
+            pool.diff_page(query).map(Answer::Diff)
         }
         Verb::Checkpoint => pool.checkpoint().map(|()| Answer::Done),
         other => Err(Error::Unsupported(format!("{other:?}"))),

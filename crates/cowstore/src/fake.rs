@@ -4,8 +4,8 @@
 
 use crate::reactor::Machine;
 use cow_engine::{
-    Action, Error, Event, ExportId, Extent, IoId, NewVolume, NodeInfo, Op, OpId, PoolInfo, Reply,
-    SetSize, SnapTarget,
+    Action, DiffQuery, DiffSide, Error, Event, ExportId, Extent, IoId, NewVolume, NodeInfo, Op,
+    OpId, PoolInfo, Reply, SetSize, SnapTarget,
 };
 use cow_format::entry::NodeKind;
 use cow_format::{BLOCK_SIZE, Buf, BufSlice, NodeId, Phys, VolumeId};
@@ -72,6 +72,13 @@ impl Fake {
     fn node(&self, name: &str) -> Result<Node> {
         let found = self.store.lock().get(name).cloned();
         found.ok_or_else(|| Error::NotFound(name.into()))
+    }
+
+    fn side(&self, side: &DiffSide) -> Result<Node> {
+        match side {
+            DiffSide::Name(name) => self.node(name),
+            DiffSide::Export(export) => self.node(&self.export(*export, false)?),
+        }
     }
 
     fn add(&mut self, name: &str, mut node: Node) -> Result<NodeId> {
@@ -344,8 +351,8 @@ impl Fake {
                 let info = PoolInfo { read_only: self.read_only, ..PoolInfo::default() };
                 Ok(Reply::Info(Box::new(info)))
             }
-            Op::Diff { from, to, offset, limit } => {
-                let (from, to) = (self.node(&from)?.blocks, self.node(&to)?.blocks);
+            Op::Diff(DiffQuery { from, to, offset, limit, .. }) => {
+                let (from, to) = (self.side(&from)?.blocks, self.side(&to)?.blocks);
                 let size = BLOCK_SIZE as u64;
                 let keys = from.keys().chain(to.keys());
                 let mut changed: Vec<_> = keys

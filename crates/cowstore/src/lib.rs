@@ -52,7 +52,7 @@
 //!   connect                       a pool, here or in another process
 //!   control, dispatch, manage     verbs over a socket; carried out; what they are
 //!   transfer                      import and export
-//!   pool, verbs, volume           what callers hold
+//!   pool, verbs, diff, volume     what callers hold
 //!   pieces, handle, core          large requests, exports, and what they share
 //!   queue, completion             the way to the reactor and back
 //!   reactor, bypass               cow-engine over cow-io, on one thread
@@ -70,6 +70,7 @@ mod connect;
 pub mod control;
 mod core;
 mod create;
+mod diff;
 mod dispatch;
 mod error;
 mod events;
@@ -98,9 +99,10 @@ extern crate self as cowstore;
 
 pub use crate::core::OpFuture;
 pub use connect::open_manage;
-pub use cow_engine::{AckMode, Extent, NewVolume, Op, PropEdit, Reply};
+pub use cow_engine::{AckMode, DiffQuery, DiffSide, Extent, NewVolume, Op, PropEdit, Reply};
 pub use cow_format::{BLOCK_SIZE, Buf, BufSlice, NodeId};
 pub use cow_io::{DirectMode, DriverChoice, DriverOptions};
+pub use diff::{Change, Changes, DiffOptions};
 pub use error::{Error, SpaceKind};
 pub use events::PoolEvent;
 pub use identity::Identity;

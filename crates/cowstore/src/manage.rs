@@ -143,7 +143,8 @@ pub enum Verb {
         #[serde(default)]
         exact: bool,
     },
-    /// See [`crate::Pool::diff`]. Answer: `Diff`.
+    /// A page of what [`crate::Pool::diff`] tells. As long as a client of the control socket asks
+    /// for page after page of the same two states, neither can be deleted. Answer: `Diff`.
     Diff {
         /// The older state.
         from: String,
@@ -154,6 +155,9 @@ pub enum Verb {
         offset: u64,
         /// At most so many extents.
         limit: usize,
+        /// Compare bytes.
+        #[serde(default)]
+        exact: bool,
     },
     /// See [`crate::Pool::grow`]. Answer: `Done`.
     Grow {

@@ -3,7 +3,7 @@
 use crate::error::{Error, unexpected};
 use crate::pool::Pool;
 use crate::types::{
-    DeleteOptions, DiffPage, IMPORTING, Kept, NodeInfo, PoolInfo, Props, RollbackOptions, SetSize,
+    DeleteOptions, IMPORTING, Kept, NodeInfo, PoolInfo, Props, RollbackOptions, SetSize,
     SnapshotOptions,
 };
 use cow_engine::{NewVolume, Op, PropEdit, Reply, SnapTarget};
@@ -219,13 +219,6 @@ impl Pool {
         info.fixed_transfers = count.map_or(0, |count| count.load(Ordering::Relaxed));
         info.notes.extend(facts.notes.iter().cloned());
         Ok(info)
-    }
-
-    /// A page of at most `limit` extents that differ between two states of one family, from byte
-    /// `offset` on.
-    pub fn diff(&self, from: &str, to: &str, offset: u64, limit: usize) -> Result<DiffPage, Error> {
-        let op = Op::Diff { from: from.into(), to: to.into(), offset, limit };
-        expect!(self.call(op), Reply::Diff { extents, next } => DiffPage { extents, next })
     }
 
     /// Makes the pool larger; its file grows with it.

@@ -6,7 +6,8 @@ use crate::core::Core;
 use crate::error::{Error, unexpected};
 use crate::handle::Handle;
 use crate::pieces::{IoFuture, Job};
-use cow_engine::{Extent, Op, Reply};
+use crate::types::DiffPage;
+use cow_engine::{DiffQuery, DiffSide, Extent, Op, Reply};
 use cow_format::{Buf, NodeId};
 use std::fmt;
 use std::ops::Deref;
@@ -60,6 +61,17 @@ pub enum Request {
         /// Bytes.
         len: u64,
     },
+    /// What differs from another state of the same family. Answered with [`Response::Changes`].
+    Changes {
+        /// The other state; see [`Export::as_side`].
+        since: DiffSide,
+        /// First byte.
+        offset: u64,
+        /// Bytes.
+        len: u64,
+        /// At most so many extents.
+        limit: usize,
+    },
 }
 
 /// The answer to a [`Request`].
@@ -76,6 +88,8 @@ pub enum Response {
     },
     /// What is mapped, from the front of the range on; perhaps not all of it.
     Extents(Vec<Extent>),
+    /// What differs, from the front of the range on; perhaps not all of it.
+    Changes(DiffPage),
 }
 
 /// An open volume or snapshot: reading, and everything else by [`Export::submit`]. Its clones
@@ -138,6 +152,7 @@ impl Export {
                 Reply::Done => Ok(Response::Done),
                 Reply::Data { buf, skip } => Ok(Response::Data { buf, skip }),
                 Reply::Extents(extents) => Ok(Response::Extents(extents)),
+                Reply::Diff { extents, next } => Ok(Response::Changes(DiffPage { extents, next })),
                 other => Err(unexpected(&other)),
             }));
             drop(export);
@@ -158,6 +173,10 @@ impl Export {
                 Op::WriteZeroes { export, offset, len, fua }
             }
             Request::Extents { offset, len } => Op::Extents { export, offset, len },
+            Request::Changes { since: from, offset, len, limit } => {
+                let to = DiffSide::Export(export);
+                Op::Diff(DiffQuery { from, to, offset, len, limit, exact: false })
+            }
         }
     }
 

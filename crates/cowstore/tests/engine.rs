@@ -3,7 +3,10 @@
 
 mod scenarios;
 
-use cowstore::{CreateOptions, Error, OpenOptions, Pool, PoolInfo};
+use cowstore::{
+    CreateOptions, DeleteOptions, DiffOptions, Error, OpenOptions, Pool, PoolInfo, RollbackOptions,
+    SnapshotOptions,
+};
 use scenarios::Backend;
 use std::path::Path;
 
@@ -68,4 +71,46 @@ fn without_room_for_buffers_everything_works() {
         let info = used(open);
         assert!(buffer_bytes > 0 || !info.fixed_buffers);
     }
+}
+
+/// What is compared stays until the iterator is gone, over many pages of the engine's answer.
+#[test]
+fn what_is_compared_cannot_be_deleted() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = CreateOptions::with_size(256 << 20);
+    let pool = Pool::create(dir.path().join("pool.cow"), &options).unwrap();
+    pool.create_volume("v", 1 << 30, &[]).unwrap();
+    pool.snapshot(&["v@a"], SnapshotOptions::default()).unwrap();
+    let volume = pool.volume("v").unwrap();
+    for index in 0..10_000 {
+        volume.write_at(&[1; 4096], index * 8192).unwrap();
+    }
+    let mut changes = pool.diff("v@a", "v", DiffOptions::default()).unwrap();
+    let first = changes.next().unwrap().unwrap();
+    assert_eq!((first.offset, first.len), (0, 4096));
+    let busy = pool.delete(&["v@a"], DeleteOptions::default());
+    assert!(matches!(busy, Err(Error::Busy(_))), "{busy:?}");
+    // A fold in the middle changes nothing.
+    pool.checkpoint().unwrap();
+    assert_eq!(changes.by_ref().filter(|change| change.is_ok()).count(), 9_999);
+    drop(changes);
+    // Equal bytes once more: a change, unless bytes are compared.
+    pool.snapshot(&["v@b"], SnapshotOptions::default()).unwrap();
+    volume.write_at(&[1; 4096], 0).unwrap();
+    volume.write_at(&[2; 4096], 8192).unwrap();
+    for (exact, want) in [(false, vec![0, 8192]), (true, vec![8192])] {
+        let changes = pool.diff("v@b", "v", DiffOptions { exact }).unwrap();
+        let found: Vec<u64> = changes.map(|change| change.unwrap().offset).collect();
+        assert_eq!(found, want);
+    }
+    // A volume that was rolled back meanwhile is another one.
+    let mut changes = pool.diff("v@a", "v", DiffOptions::default()).unwrap();
+    let force = RollbackOptions { force: true, ..RollbackOptions::default() };
+    pool.rollback(&["v@a"], force).unwrap();
+    let last = changes.by_ref().last();
+    assert!(matches!(last, Some(Err(Error::Stale(_)))), "{last:?}");
+    assert!(changes.next().is_none());
+    drop(changes);
+    pool.delete(&["v@a"], DeleteOptions::default()).unwrap();
+    pool.close().unwrap();
 }

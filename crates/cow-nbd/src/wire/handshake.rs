@@ -60,32 +60,29 @@ pub fn parse_option_header(bytes: &[u8; OPTION_HEADER_BYTES]) -> Result<OptionHe
 }
 
 /// A meta context that this server can report.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MetaContext {
     /// `base:allocation`: holes and zeroes.
     BaseAllocation,
+    /// `qemu:dirty-bitmap:SNAP`: what differs from that snapshot.
+    DirtyBitmap(String),
 }
+
+const ALLOCATION: (&str, &str) = ("base", "allocation");
+const BITMAP: (&str, &str) = ("qemu", "dirty-bitmap:");
 
 impl MetaContext {
-    /// All contexts, in the order in which they are listed.
-    pub const ALL: [Self; 1] = [Self::BaseAllocation];
-
-    /// The number that stands for it in replies.
-    pub fn id(self) -> u32 {
-        match self {
-            Self::BaseAllocation => 1,
-        }
-    }
-
     /// Its full name.
-    pub fn name(self) -> &'static str {
+    pub fn name(&self) -> String {
         match self {
-            Self::BaseAllocation => "base:allocation",
+            Self::BaseAllocation => format!("{}:{}", ALLOCATION.0, ALLOCATION.1),
+            Self::DirtyBitmap(name) => format!("{}:{}{name}", BITMAP.0, BITMAP.1),
         }
     }
 }
 
-/// One query of a meta context option: `NAMESPACE:LEAF`, where an empty leaf is a wildcard.
+/// One query of a meta context option: `NAMESPACE:LEAF`. An empty leaf is a wildcard, and so is
+/// `dirty-bitmap:` in the namespace `qemu`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MetaQuery {
     /// What stands before the first colon.
@@ -95,21 +92,25 @@ pub struct MetaQuery {
 }
 
 impl MetaQuery {
-    /// The contexts that a client selects with this query: wildcards select nothing.
+    /// The context that a client selects with this query, which there may be or not: wildcards
+    /// select nothing.
     pub fn selects(&self) -> Option<MetaContext> {
-        MetaContext::ALL.into_iter().find(|context| {
-            context
-                .name()
-                .split_once(':')
-                .is_some_and(|(namespace, leaf)| namespace == self.namespace && leaf == self.leaf)
-        })
+        if (self.namespace.as_str(), self.leaf.as_str()) == ALLOCATION {
+            return Some(MetaContext::BaseAllocation);
+        }
+        let name = self.leaf.strip_prefix(BITMAP.1)?;
+        let named = self.namespace == BITMAP.0 && !name.is_empty();
+        named.then(|| MetaContext::DirtyBitmap(name.to_owned()))
     }
 
     /// Whether a listing with this query names `context`.
-    pub fn lists(&self, context: MetaContext) -> bool {
-        context.name().split_once(':').is_some_and(|(namespace, leaf)| {
-            namespace == self.namespace && (self.leaf.is_empty() || leaf == self.leaf)
-        })
+    pub fn lists(&self, context: &MetaContext) -> bool {
+        let (namespace, bitmap) = match context {
+            MetaContext::BaseAllocation => (ALLOCATION.0, false),
+            MetaContext::DirtyBitmap(_) => (BITMAP.0, true),
+        };
+        let wildcard = self.leaf.is_empty() || bitmap && self.leaf == BITMAP.1;
+        self.namespace == namespace && (wildcard || self.selects().as_ref() == Some(context))
     }
 }
 
@@ -225,9 +226,8 @@ pub fn server_reply(out: &mut Vec<u8>, name: &str) {
     option_reply(out, opt::LIST, rep::SERVER, &data);
 }
 
-/// Appends `NBD_REP_META_CONTEXT`; the number of a context is not told in a listing.
-pub fn meta_context_reply(out: &mut Vec<u8>, code: u32, context: MetaContext) {
-    let id = if code == opt::SET_META_CONTEXT { context.id() } else { 0 };
+/// Appends `NBD_REP_META_CONTEXT`; `id` is how replies name a selected context, and 0 in a listing.
+pub fn meta_context_reply(out: &mut Vec<u8>, code: u32, id: u32, context: &MetaContext) {
     let mut data = id.to_be_bytes().to_vec();
     data.extend_from_slice(context.name().as_bytes());
     option_reply(out, code, rep::META_CONTEXT, &data);

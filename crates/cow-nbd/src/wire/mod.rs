@@ -22,8 +22,9 @@ pub use handshake::{
     parse_option, parse_option_header, server_reply, transmission_flags,
 };
 pub use reply::{
-    DESCRIPTORS_MAX, Head, allocation_payload, block_status_head, error_head, error_payload,
-    offset_data_head, offset_hole_head, simple_head, structured_none_head,
+    DESCRIPTORS_MAX, Head, STATE_DIRTY, STATE_HOLE, STATE_ZERO, block_status_head, error_head,
+    error_payload, offset_data_head, offset_hole_head, simple_head, status_payload,
+    structured_none_head,
 };
 pub use request::{Command, Refusal, RequestHeader, Terms, check_request, parse_request};
 
@@ -50,6 +51,8 @@ pub const STRING_MAX_BYTES: usize = 4096;
 pub const OPTION_MAX_BYTES: u32 = 64 << 10;
 /// Most meta context queries in one option.
 pub const QUERIES_MAX: u32 = 256;
+/// Most meta contexts of one connection.
+pub const CONTEXTS_MAX: usize = 16;
 /// Length of a request header.
 pub const REQUEST_HEADER_BYTES: usize = 28;
 /// Length of an option header.

@@ -13,8 +13,12 @@ const TYPE_OFFSET_HOLE: u16 = 2;
 const TYPE_BLOCK_STATUS: u16 = 5;
 const TYPE_ERROR: u16 = 0x8001;
 const HEAD_MAX_BYTES: usize = 32;
-const STATE_HOLE: u32 = 1;
-const STATE_ZERO: u32 = 2;
+/// `base:allocation`: no space is allocated.
+pub const STATE_HOLE: u32 = 1;
+/// `base:allocation`: reads as zeroes.
+pub const STATE_ZERO: u32 = 2;
+/// `qemu:dirty-bitmap:`: differs from the snapshot.
+pub const STATE_DIRTY: u32 = 1;
 
 /// The fixed part of a reply.
 #[derive(Clone, Copy, Debug)]
@@ -98,21 +102,20 @@ pub fn error_payload(message: &str) -> &str {
     &message[..end]
 }
 
-/// The descriptors of `base:allocation` for a request of `len` bytes: `(length, hole, zero)` in
-/// order, neighbours that are alike joined, cut to the request and to one extent if so asked.
-/// Empty if the extents say nothing.
-pub fn allocation_payload(
-    extents: impl Iterator<Item = (u64, bool, bool)>,
+/// The descriptors of one context for a request of `len` bytes: `(length, status)` in order,
+/// neighbours that are alike joined, cut to the request and to one extent if so asked. Empty if the
+/// extents say nothing.
+pub fn status_payload(
+    extents: impl Iterator<Item = (u64, u32)>,
     len: u32,
     req_one: bool,
 ) -> Vec<u8> {
     let most = if req_one { 1 } else { DESCRIPTORS_MAX };
     let mut left = u64::from(len);
     let mut joined: Vec<(u32, u32)> = Vec::new();
-    for (extent_len, hole, zero) in extents {
+    for (extent_len, status) in extents {
         // `left` came from 32 bits and only shrinks, so the cast loses nothing.
         let part = extent_len.min(left) as u32;
-        let status = if hole { STATE_HOLE } else { 0 } | if zero { STATE_ZERO } else { 0 };
         if part == 0 {
             continue;
         }

@@ -79,9 +79,26 @@ fn options_are_understood() {
     assert_eq!(name, "vol");
     assert_eq!(queries[0].selects(), Some(MetaContext::BaseAllocation));
     assert_eq!(queries[1].selects(), None);
-    assert!(queries[1].lists(MetaContext::BaseAllocation));
+    assert!(queries[1].lists(&MetaContext::BaseAllocation));
     assert_eq!(queries[2], MetaQuery { namespace: "qemu".into(), leaf: "dirty-bitmap:s".into() });
-    assert!(!queries[2].lists(MetaContext::BaseAllocation));
+    assert!(!queries[2].lists(&MetaContext::BaseAllocation));
+    let bitmap = |name: &str| MetaContext::DirtyBitmap(name.into());
+    assert_eq!(queries[2].selects(), Some(bitmap("s")));
+    assert_eq!(bitmap("a:b").name(), "qemu:dirty-bitmap:a:b");
+    for (leaf, lists, selects) in [
+        ("", true, None),
+        ("dirty-bitmap:", true, None),
+        ("dirty-bitmap:s", true, Some(bitmap("s"))),
+        ("dirty-bitmap:s:t", false, Some(bitmap("s:t"))),
+        ("dirty-bitmap", false, None),
+        ("allocation-depth", false, None),
+    ] {
+        let query = MetaQuery { namespace: "qemu".into(), leaf: leaf.into() };
+        assert_eq!((query.lists(&bitmap("s")), query.selects()), (lists, selects), "{leaf}");
+        assert!(!query.lists(&MetaContext::BaseAllocation));
+        let query = MetaQuery { namespace: "base".into(), ..query };
+        assert!(!query.lists(&bitmap("s")) && query.selects().is_none());
+    }
     assert_eq!(parse_option(99, b"whatever"), Ok(ClientOption::Unknown(99)));
     assert_eq!(parse_option(opt::ABORT, b"ignored"), Ok(ClientOption::Abort));
 }
@@ -211,17 +228,16 @@ fn descriptors(payload: &[u8]) -> Vec<(u32, u32)> {
 
 #[test]
 fn extents_are_joined_and_cut() {
-    let extents =
-        [(4096, true, true), (0, false, false), (4096, true, true), (1 << 40, false, false)];
-    let full = allocation_payload(extents.into_iter(), 20_000, false);
+    let extents = [(4096, 3), (0, 0), (4096, 3), (1 << 40, 0)];
+    let full = status_payload(extents.into_iter(), 20_000, false);
     assert_eq!(descriptors(&full), [(8192, 3), (11_808, 0)]);
-    let one = allocation_payload(extents.into_iter(), 20_000, true);
+    let one = status_payload(extents.into_iter(), 20_000, true);
     assert_eq!(descriptors(&one), [(8192, 3)]);
-    let short = allocation_payload(extents.into_iter(), 100, true);
+    let short = status_payload(extents.into_iter(), 100, true);
     assert_eq!(descriptors(&short), [(100, 3)]);
-    assert!(allocation_payload(std::iter::empty(), 100, false).is_empty());
-    let stripes = (0..200_000).map(|index| (1, index % 2 == 0, false));
-    let many = allocation_payload(stripes, 200_000, false);
+    assert!(status_payload(std::iter::empty(), 100, false).is_empty());
+    let stripes = (0..200_000).map(|index| (1, index % 2));
+    let many = status_payload(stripes, 200_000, false);
     assert_eq!(many.len(), DESCRIPTORS_MAX * 8);
 }
 

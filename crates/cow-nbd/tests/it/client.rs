@@ -122,6 +122,8 @@ pub enum Answer {
     Data(Vec<u8>),
     Hole(u64, u32),
     Status(Vec<(u32, u32)>),
+    /// Of several contexts, each with its number.
+    Statuses(Vec<(u32, Vec<(u32, u32)>)>),
     Error(u32, String),
 }
 
@@ -237,13 +239,42 @@ impl Client {
             }
             wire::STRUCTURED_REPLY_MAGIC => {
                 assert!(self.structured, "not negotiated");
-                assert_eq!(self.u16(), 1, "every reply is a single, final chunk");
+                let done = self.u16() == 1;
                 let kind = self.u16();
                 let cookie = self.u64();
                 let len = self.u32() as usize;
-                (cookie, self.chunk(kind, len))
+                assert!(done || kind == 5, "every other reply is a single, final chunk");
+                (
+                    cookie,
+                    if kind == 5 {
+                        self.statuses(done, cookie, len)
+                    } else {
+                        self.chunk(kind, len)
+                    },
+                )
             }
             magic => panic!("reply with magic {magic:#x}"),
+        }
+    }
+
+    /// Chunks of a block status, up to the last one.
+    fn statuses(&mut self, mut done: bool, cookie: u64, mut len: usize) -> Answer {
+        let mut all = Vec::new();
+        loop {
+            let id = self.u32();
+            let extents: Vec<_> = (0..(len - 4) / 8).map(|_| (self.u32(), self.u32())).collect();
+            all.push((id, extents));
+            if done {
+                break;
+            }
+            assert_eq!(self.u32(), wire::STRUCTURED_REPLY_MAGIC);
+            done = self.u16() == 1;
+            assert_eq!((self.u16(), self.u64()), (5, cookie));
+            len = self.u32() as usize;
+        }
+        match all.len() {
+            1 => Answer::Status(all.remove(0).1),
+            _ => Answer::Statuses(all),
         }
     }
 
@@ -261,10 +292,6 @@ impl Client {
             2 => {
                 assert_eq!(len, 12);
                 Answer::Hole(self.u64(), self.u32())
-            }
-            5 => {
-                assert_eq!(self.u32(), wire::MetaContext::BaseAllocation.id());
-                Answer::Status((0..(len - 4) / 8).map(|_| (self.u32(), self.u32())).collect())
             }
             0x8001 => {
                 let error = self.u32();

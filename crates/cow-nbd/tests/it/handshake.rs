@@ -143,8 +143,12 @@ fn abort_is_answered() {
 }
 
 fn context(id: u32) -> (u32, Vec<u8>) {
+    named(id, "base:allocation")
+}
+
+fn named(id: u32, name: &str) -> (u32, Vec<u8>) {
     let mut data = id.to_be_bytes().to_vec();
-    data.extend_from_slice(b"base:allocation");
+    data.extend_from_slice(name.as_bytes());
     (rep::META_CONTEXT, data)
 }
 
@@ -158,15 +162,27 @@ fn meta_contexts_are_listed_and_selected() {
     assert_eq!(client.option(opt::LIST_META_CONTEXT, &all), refused);
     assert_eq!(client.option(opt::SET_META_CONTEXT, &all), refused);
     client.option(opt::STRUCTURED_REPLY, &[]);
-    for queries in [&[][..], &["base:"], &["qemu:", "base:allocation"]] {
+    let bitmap = |id| named(id, "qemu:dirty-bitmap:snap");
+    for queries in [&[][..], &["qemu:", "base:allocation"], &["base:", "qemu:dirty-bitmap:"]] {
         let found = client.option(opt::LIST_META_CONTEXT, &meta("vol", queries));
-        assert_eq!(found, [context(0), ack.clone()], "{queries:?}");
+        assert_eq!(found, [context(0), bitmap(0), ack.clone()], "{queries:?}");
     }
-    for queries in [&["qemu:"][..], &["base:other"]] {
+    let found = client.option(opt::LIST_META_CONTEXT, &meta("vol", &["base:"]));
+    assert_eq!(found, [context(0), ack.clone()]);
+    for queries in [&["qemu:"][..], &["qemu:dirty-bitmap:"], &["qemu:dirty-bitmap:snap"]] {
+        let found = client.option(opt::LIST_META_CONTEXT, &meta("vol", queries));
+        assert_eq!(found, [bitmap(0), ack.clone()], "{queries:?}");
+        // A snapshot is not compared with itself.
+        let found = client.option(opt::LIST_META_CONTEXT, &meta("vol@snap", queries));
+        assert_eq!(found, std::slice::from_ref(&ack), "{queries:?}");
+    }
+    for queries in [&["base:other"][..], &["qemu:dirty-bitmap:s"], &["qemu:allocation-depth"]] {
         let found = client.option(opt::LIST_META_CONTEXT, &meta("vol", queries));
         assert_eq!(found, std::slice::from_ref(&ack), "{queries:?}");
     }
-    for queries in [&[][..], &["base:"], &["qemu:dirty-bitmap:s"]] {
+    for queries in
+        [&[][..], &["base:"], &["qemu:dirty-bitmap:s"], &["qemu:"], &["qemu:dirty-bitmap:"]]
+    {
         let found = client.option(opt::SET_META_CONTEXT, &meta("vol", queries));
         assert_eq!(found, std::slice::from_ref(&ack), "{queries:?}");
     }
@@ -174,6 +190,44 @@ fn meta_contexts_are_listed_and_selected() {
     assert_eq!(client.option(opt::SET_META_CONTEXT, &twice), [context(1), ack.clone()]);
     let unknown = client.option(opt::SET_META_CONTEXT, &meta("nothing", &["base:allocation"]));
     assert_eq!(unknown, [(rep::ERR_UNKNOWN, vec![])]);
+}
+
+#[test]
+fn several_contexts_have_numbers_of_their_own_and_a_chunk_each() {
+    let (volume, snapshot, rig) = volumes();
+    volume.write(8192, &[1; 4096]);
+    let mut client = rig.greeted();
+    client.option(opt::STRUCTURED_REPLY, &[]);
+    client.structured = true;
+    let queries = ["qemu:dirty-bitmap:none", "qemu:dirty-bitmap:snap", "base:allocation", "base:"];
+    let found = client.option(opt::SET_META_CONTEXT, &meta("vol", &queries));
+    let bitmap = named(1, "qemu:dirty-bitmap:snap");
+    assert_eq!(found, [bitmap, context(2), (rep::ACK, vec![])]);
+    client.go("vol");
+    assert_eq!(rig.server.connections()[0].bases, ["vol@snap"]);
+    assert_eq!(snapshot.opens.load(Ordering::SeqCst), 1, "the snapshot is held");
+    let mut status = |flags, offset, len| client.call(cmd::BLOCK_STATUS, flags, offset, len, &[]);
+    let statuses = |dirty: &[(u32, u32)], allocated: &[(u32, u32)]| {
+        crate::client::Answer::Statuses(vec![(1, dirty.to_vec()), (2, allocated.to_vec())])
+    };
+    let rest = MIB as u32 - 12_288;
+    assert_eq!(
+        status(0, 0, MIB as u32),
+        statuses(&[(8192, 0), (4096, 1), (rest, 0)], &[(8192, 3), (4096, 0), (rest, 3)])
+    );
+    let one = wire::cmd_flag::REQ_ONE;
+    assert_eq!(status(one, 0, MIB as u32), statuses(&[(8192, 0)], &[(8192, 3)]));
+    assert_eq!(status(one, 9000, 1000), statuses(&[(1000, 1)], &[(1000, 0)]));
+    // One context that fails is an error of the whole request.
+    snapshot.fail_with(|_| Some(cow_nbd::ExportError::Failed("gone".into())));
+    assert_eq!(client.errno(cmd::BLOCK_STATUS, 0, 0, 4096, &[]), 5);
+    snapshot.lossy.store(true, Ordering::SeqCst);
+    assert_eq!(client.errno(cmd::BLOCK_STATUS, 0, 0, 4096, &[]), 5);
+    client.assert_alive();
+    drop(client);
+    crate::client::eventually("the snapshot is let go", || {
+        snapshot.opens.load(Ordering::SeqCst) == 0
+    });
 }
 
 #[test]

@@ -1,11 +1,11 @@
 //! Clients that break rules or stop in the middle. Each test ends with somebody else being served.
 
 use crate::client::{
-    Answer, Client, Rig, eventually, info, limits, option_bytes, request_bytes, rig, rig_with,
+    Answer, Client, Rig, eventually, info, limits, meta, option_bytes, request_bytes, rig, rig_with,
 };
 use crate::mem::{MemExports, MemVolume};
 use cow_nbd::Limits;
-use cow_nbd::wire::{cmd, opt};
+use cow_nbd::wire::{cmd, opt, rep};
 use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::sync::Arc;
@@ -290,4 +290,66 @@ fn an_export_that_panics_costs_its_connection_only() {
         client.stream.read_to_end(&mut rest).expect("closed");
     }
     eventually("all connections gone", || rig.server.connections().is_empty());
+}
+
+#[test]
+fn queries_of_any_kind_are_answered() {
+    let volume = MemVolume::new(MIB, false);
+    let names: Vec<String> = (0..20).map(|index| format!("vol@s{index}")).collect();
+    let snapshots: Vec<_> = names.iter().map(|_| MemVolume::new(MIB, true)).collect();
+    let mut exports = vec![("vol", &volume)];
+    exports.extend(names.iter().map(String::as_str).zip(&snapshots));
+    let rig = rig_with(MemExports::new(&exports), limits());
+    let mut client = rig.greeted();
+    client.option(opt::STRUCTURED_REPLY, &[]);
+    client.structured = true;
+    let long = format!("qemu:dirty-bitmap:{}", "s".repeat(4000));
+    let odd = [
+        ":",
+        "::",
+        "qemu:",
+        "qemu::",
+        "qemu:dirty-bitmap",
+        "qemu:dirty-bitmap:",
+        "QEMU:dirty-bitmap:s1",
+        "qemu:dirty-bitmap::s1",
+        "qemu:dirty-bitmap:s1:",
+        "qemu:dirty-bitmap:vol@s1",
+        "qemu: ",
+        "qemu:dirty-bitmap:@",
+        "qemu:dirty-bitmap:../s1",
+        "qemu:dirty-bitmap:\u{fc}",
+        "base:",
+        "base::",
+        &long,
+    ];
+    for code in [opt::SET_META_CONTEXT, opt::LIST_META_CONTEXT] {
+        for query in odd {
+            let replies = client.option(code, &meta("vol", &[query]));
+            assert_eq!(replies.last(), Some(&(rep::ACK, vec![])), "{query}");
+            assert!(code == opt::LIST_META_CONTEXT || replies.len() == 1, "{query} selects");
+        }
+        for query in ["", "qemu", "x\0:y"] {
+            let replies = client.option(code, &meta("vol", &[query]));
+            assert_eq!(replies, [(rep::ERR_INVALID, vec![])], "{query}");
+        }
+    }
+    // Each costs an open snapshot: there is a limit, and nothing stays open behind a refusal.
+    let queries: Vec<String> = (0..20).map(|index| format!("qemu:dirty-bitmap:s{index}")).collect();
+    let queries: Vec<&str> = queries.iter().map(String::as_str).collect();
+    let open = || snapshots.iter().map(|snap| snap.opens.load(Ordering::SeqCst)).sum::<usize>();
+    let refused = client.option(opt::SET_META_CONTEXT, &meta("vol", &queries));
+    assert_eq!(refused, [(rep::ERR_TOO_BIG, vec![])]);
+    assert_eq!(open(), 0);
+    let replies = client.option(opt::SET_META_CONTEXT, &meta("vol", &queries[..16]));
+    assert_eq!((replies.len(), open()), (17, 16));
+    // Garbage forgets them, and so does the choice of another export.
+    client.option(opt::SET_META_CONTEXT, b"garbage");
+    assert_eq!(open(), 0);
+    client.option(opt::SET_META_CONTEXT, &meta("vol", &queries[..3]));
+    client.go("vol@s9");
+    assert_eq!(open(), 1, "only what it chose");
+    assert_eq!(client.errno(cmd::BLOCK_STATUS, 0, 0, 4096, &[]), 22);
+    drop(client);
+    nobody_left(&volume, &rig);
 }

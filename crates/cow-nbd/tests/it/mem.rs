@@ -1,7 +1,7 @@
 //! Exports in memory, with handles for tests: hold requests back, answer them in reverse, fail
 //! them, and count who is there.
 
-use cow_nbd::{Completion, Export, ExportError, Exports, Extent, Request, Response};
+use cow_nbd::{Base, Change, Completion, Export, ExportError, Exports, Extent, Request, Response};
 use cowstore::{BLOCK_SIZE, Buf};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -186,7 +186,7 @@ impl Content {
     }
 }
 
-struct MemExport(Arc<MemVolume>);
+struct MemExport(Arc<MemVolume>, BTreeMap<String, Arc<MemVolume>>);
 
 impl Drop for MemExport {
     fn drop(&mut self) {
@@ -213,6 +213,52 @@ impl Export for MemExport {
             None => self.0.reactor.lock().send(job).expect("reactor"),
         }
     }
+
+    fn bases(&self, most: usize) -> Vec<String> {
+        let snapshots = self.1.keys().filter_map(|name| name.split_once('@'));
+        snapshots.map(|(_, snapshot)| snapshot.to_owned()).take(most).collect()
+    }
+
+    fn base(&self, name: &str) -> Option<Arc<dyn Base>> {
+        let (full, base) = self.1.iter().find(|(full, _)| full.ends_with(&format!("@{name}")))?;
+        base.opens.fetch_add(1, Ordering::SeqCst);
+        Some(Arc::new(MemBase { name: full.clone(), own: self.0.clone(), base: base.clone() }))
+    }
+}
+
+struct MemBase {
+    name: String,
+    own: Arc<MemVolume>,
+    base: Arc<MemVolume>,
+}
+
+impl Drop for MemBase {
+    fn drop(&mut self) {
+        self.base.opens.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl Base for MemBase {
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+
+    /// Byte by byte: the server has to join them.
+    fn changes(&self, offset: u64, len: u32, done: Completion) {
+        if self.base.lossy.load(Ordering::SeqCst) {
+            return;
+        }
+        if let Some(fail) = self.base.fail.lock().as_ref()
+            && let Some(error) = fail(&Request::BlockStatus { offset, len })
+        {
+            return done(Err(error));
+        }
+        let range = offset as usize..offset as usize + len as usize;
+        let (own, base) = (self.own.bytes(), self.base.bytes());
+        let changes = own[range.clone()].iter().zip(&base[range]);
+        let changes = changes.map(|(own, base)| Change { len: 1, dirty: own != base }).collect();
+        done(Ok(Response::Changes(changes)));
+    }
 }
 
 #[derive(Default)]
@@ -237,6 +283,10 @@ impl Exports for MemExports {
     fn open(&self, name: &str) -> Result<Arc<dyn Export>, ExportError> {
         let volume = self.0.lock().get(name).cloned().ok_or(ExportError::NotFound)?;
         volume.opens.fetch_add(1, Ordering::SeqCst);
-        Ok(Arc::new(MemExport(volume)))
+        let prefix = format!("{}@", name.split('@').next().unwrap_or_default());
+        let all = self.0.lock().clone();
+        let snapshots =
+            all.into_iter().filter(|(full, _)| full.starts_with(&prefix) && full != name);
+        Ok(Arc::new(MemExport(volume, snapshots.collect())))
     }
 }

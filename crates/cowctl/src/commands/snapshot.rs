@@ -94,7 +94,7 @@ fn foresee(
     }
     let (mut changed, mut offset) = (0, Some(0));
     while let Some(from) = offset {
-        let page = pool.diff(name, volume, from)?;
+        let page = pool.diff((name, volume), from, false)?;
         changed += page.extents.iter().map(|(_, len)| len).sum::<u64>();
         offset = page.next;
     }

@@ -29,6 +29,7 @@
 //! `go_on`, for a stream may have ended only because its writer and the client were both killed.
 
 mod client;
+mod compared;
 mod frame;
 mod server;
 mod wire;

@@ -1,5 +1,6 @@
 //! The server's side: one thread that accepts, one for each client.
 
+use super::compared::Compared;
 use super::frame;
 use super::wire::{GoOn, Greeting, Hello, ServerMessage, WireError, parse_verb};
 use crate::dispatch::{Host, perform};
@@ -189,9 +190,10 @@ fn serve(shared: &Shared, stream: &UnixStream) -> io::Result<()> {
     }
     send(stream, &ServerMessage::Hello(Hello::new(uuid, facts.program.clone())))?;
     stream.set_read_timeout(None)?;
+    let mut compared = Compared::default();
     while let Some(bytes) = reader.bytes()? {
         let file = reader.take_file().map(File::from);
-        match answer(shared, stream, &mut reader, &bytes, file) {
+        match answer(shared, stream, &mut reader, &bytes, file, &mut compared) {
             Ok(answer) => send_answer(stream, answer)?,
             Err(error) => send(stream, &ServerMessage::Error(WireError::from(&error)))?,
         }
@@ -206,9 +208,11 @@ fn answer(
     reader: &mut frame::Reader<'_>,
     bytes: &[u8],
     file: Option<File>,
+    compared: &mut Compared,
 ) -> Result<Answer, Error> {
     let mut verb = parse_verb(bytes)?;
     verb.set_file(file);
+    compared.hold(&shared.pool, &verb)?;
     let gone = AtomicBool::new(false);
     let mut progress = |told: Progress| {
         let is_last = told.is_last;
@@ -218,7 +222,11 @@ fn answer(
         }
     };
     let cancelled = || gone.load(Ordering::Relaxed) || shared.stopping.load(Ordering::Relaxed);
-    perform(&shared.pool, &shared.host, verb, &mut progress, &cancelled)
+    let answer = perform(&shared.pool, &shared.host, verb, &mut progress, &cancelled)?;
+    if matches!(&answer, Answer::Diff(page) if page.next.is_none()) {
+        compared.0 = None;
+    }
+    Ok(answer)
 }
 
 /// Whether the client still wants what it asked for.

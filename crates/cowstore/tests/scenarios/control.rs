@@ -63,8 +63,11 @@ pub fn all_verbs_from_outside(backend: &dyn Backend) {
     assert!(matches!(ok(Verb::FreeUp { bytes: 1 }), Answer::SetSize(_)));
     let Answer::Info(info) = ok(Verb::Info { exact: false }) else { panic!() };
     assert_eq!(info.uuid, pool.identity().uuid_text());
-    let diff = Verb::Diff { from: name("v@s"), to: name("v"), offset: 0, limit: 10 };
-    let Answer::Diff(page) = ok(diff) else { panic!() };
+    let diff = |limit| {
+        let (from, to) = (name("v@s"), name("v"));
+        Verb::Diff { from, to, offset: 0, limit, exact: true }
+    };
+    let Answer::Diff(page) = ok(diff(10)) else { panic!() };
     assert_eq!((page.extents, page.next), (vec![(0, 4096)], None));
     ok(Verb::Delete { names: vec![name("d")], recursive: false, dry_run: false });
     ok(Verb::Checkpoint);

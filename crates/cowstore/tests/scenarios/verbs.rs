@@ -1,7 +1,10 @@
 //! What is done to a pool as a whole.
 
 use super::{Backend, Place, pattern};
-use cowstore::{DeleteOptions, Error, Export, NodeKind, Pool, RollbackOptions, SnapshotOptions};
+use cowstore::{
+    Change, DeleteOptions, DiffOptions, Error, Export, NodeKind, Pool, RollbackOptions,
+    SnapshotOptions,
+};
 
 const MIB: u64 = 1 << 20;
 
@@ -182,19 +185,17 @@ pub fn diffs(backend: &dyn Backend) {
         volume.write_at(&pattern(block, 4096), block * 4096).unwrap();
     }
     snapshot(&pool, &["v@b"]);
-    let (mut changed, mut offset) = (Vec::new(), 0);
-    loop {
-        let page = pool.diff("v@a", "v@b", offset, 2).unwrap();
-        assert!(page.extents.len() <= 2);
-        for (offset, len) in page.extents {
-            changed.extend((offset..offset + len).step_by(4096).map(|at| at / 4096));
-        }
-        match page.next {
-            Some(next) => offset = next,
-            None => break,
-        }
+    for (from, to) in [("v@a", "v@b"), ("v@b", "v@a"), ("v@a", "v")] {
+        let changes = pool.diff(from, to, DiffOptions::default()).unwrap();
+        let changes: Vec<_> = changes
+            .map(|change| change.unwrap())
+            .map(|Change { offset, len }| (offset / 4096, len / 4096))
+            .collect();
+        assert_eq!(changes, [(1, 1), (5, 2), (700, 1)], "{from} {to}");
     }
-    assert_eq!(changed, [1, 5, 6, 700]);
+    assert!(pool.diff("v@b", "v", DiffOptions::default()).unwrap().next().is_none());
+    let unknown = pool.diff("v@a", "v@c", DiffOptions::default()).err();
+    assert!(matches!(unknown, Some(Error::NotFound(_))), "{unknown:?}");
     pool.close().unwrap();
 }
 
