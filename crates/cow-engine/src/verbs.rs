@@ -15,7 +15,7 @@ use cow_format::entry::NodeKind;
 use cow_format::record::{PropChange, Record, Replaced};
 use cow_format::{BLOCK_SIZE, FrameSeq, Lba, NodeId, VolumeId};
 use cow_journal::Reserve;
-use cow_snaptree::{Tree, TreeError};
+use cow_snaptree::{Tree, TreeError, check_targets};
 use std::collections::BTreeSet;
 
 /// Layers on a path that an early fold is asked for at, and that the next snapshot waits at.
@@ -162,6 +162,7 @@ pub(crate) async fn create_volumes(
 }
 
 pub(crate) async fn snapshot(cx: &Cx, targets: Vec<SnapTarget>, options: SnapOptions) -> OpResult {
+    check_targets(targets.len())?;
     for target in &targets {
         wait_for_depth(cx, &target.volume).await?;
     }
@@ -250,6 +251,7 @@ pub(crate) async fn rollback(
     force: bool,
     edits: Vec<PropEdit>,
 ) -> OpResult {
+    check_targets(targets.len())?;
     let names: Vec<(&str, &str)> = pairs(&targets);
     for (volume, _) in &names {
         wait_for_depth(cx, volume).await?;

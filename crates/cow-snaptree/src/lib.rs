@@ -62,7 +62,7 @@ pub use components::Component;
 pub use error::{NoSlots, TreeError};
 pub use name::valid_name;
 pub use node::Node;
-pub use plan::{NewVolume, PropEdit, SnapOptions};
+pub use plan::{MAX_TARGETS, NewVolume, PropEdit, SnapOptions, check_targets};
 pub use policy::LIMIT;
 pub use props::{GROUP, KEEP, Props};
 pub use retention::Keep;

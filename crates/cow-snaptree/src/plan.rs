@@ -17,6 +17,22 @@ use std::collections::BTreeSet;
 /// Payload bytes of one record, about: a record never spans frames of 64 KiB.
 pub(crate) const RECORD_BYTES: usize = 32 << 10;
 
+/// Most volumes that one group snapshots or rolls back. With properties of 4 KiB for each the group
+/// still fits the 8 MiB that the journal takes.
+pub const MAX_TARGETS: usize = 1024;
+
+/// Refuses a group of no volume, or of too many.
+///
+/// # Errors
+/// `Invalid`, `Limit`.
+pub fn check_targets(count: usize) -> Result<(), TreeError> {
+    match count {
+        0 => invalid("targets: none"),
+        1..=MAX_TARGETS => Ok(()),
+        _ => Err(TreeError::Limit(format!("targets: {count}, at most {MAX_TARGETS} at once"))),
+    }
+}
+
 /// How snapshots are taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SnapOptions {
@@ -131,8 +147,8 @@ impl Tree {
     /// one group.
     ///
     /// # Errors
-    /// `NotFound`, `Invalid` (a volume twice too), `Exists`, `Limit` (the volume's own for
-    /// snapshots of kind user too), `NoSlots`, `NotLoaded`.
+    /// `NotFound`, `Invalid` (a volume twice too), `Exists`, `Limit` (more than [`MAX_TARGETS`]; the
+    /// volume's own for snapshots of kind user), `NoSlots`, `NotLoaded`.
     pub fn plan_snapshot(
         &self,
         targets: &[(&str, &str)],
@@ -142,9 +158,7 @@ impl Tree {
         if !matches!(options.kind, NodeKind::User | NodeKind::Auto) {
             return invalid("kind: a snapshot is user or auto");
         }
-        if targets.is_empty() {
-            return invalid("targets: none");
-        }
+        check_targets(targets.len())?;
         let props = plan_props(&options.props)?;
         let group = if targets.len() > 1 { self.counters.last_group.saturating_add(1) } else { 0 };
         let (mut seen, mut groups) = (BTreeSet::new(), vec![Vec::new()]);

@@ -2,7 +2,7 @@
 
 use crate::error::{TreeError, invalid};
 use crate::name::UNDO_PREFIX;
-use crate::plan::push_member;
+use crate::plan::{check_targets, push_member};
 use crate::tree::Tree;
 use cow_format::record::{Record, Replaced, RollbackMember};
 use cow_format::{Gen, NodeId, VolumeId};
@@ -21,7 +21,8 @@ impl Tree {
     /// `NodeDelete` records from which the caller may take nodes that a client has open.
     ///
     /// # Errors
-    /// `NotFound`, `Invalid` (a volume twice too), `Limit`, `NoSlots`.
+    /// `NotFound`, `Invalid` (a volume twice too), `Limit` (more than [`crate::MAX_TARGETS`] too),
+    /// `NoSlots`.
     pub fn plan_rollback(
         &self,
         targets: &[(&str, &str)],
@@ -29,9 +30,7 @@ impl Tree {
         time_ns: u64,
         unchanged: impl Fn(NodeId) -> bool,
     ) -> Result<Vec<Record>, TreeError> {
-        if targets.is_empty() {
-            return invalid("targets: none");
-        }
+        check_targets(targets.len())?;
         let (mut seen, mut found) = (BTreeSet::new(), Vec::new());
         for &target in targets {
             let (volume, snapshot) = self.find_snapshot(target)?;

@@ -2,8 +2,8 @@
 
 use super::new_volume;
 use crate::{
-    LIMIT, Limits, MAX_UNDO, NewVolume, POOL_NODE, PropEdit, ROLLBACK_SLOTS, SnapOptions, Tree,
-    TreeError, UNDO_EXPIRY_NS,
+    LIMIT, Limits, MAX_TARGETS, MAX_UNDO, NewVolume, POOL_NODE, PropEdit, ROLLBACK_SLOTS,
+    SnapOptions, Tree, TreeError, UNDO_EXPIRY_NS,
 };
 use cow_format::entry::{Consistency, NodeKind, NodeState};
 use cow_format::record::{Record, Replaced};
@@ -118,6 +118,31 @@ fn groups_of_any_size_share_an_id_and_records_fit_frames() {
     let plan = tree.plan_delete(&names.iter().map(String::as_str).collect::<Vec<_>>(), true);
     apply(&mut tree, plan);
     assert_eq!(tree.counts().volumes, 0);
+}
+
+#[test]
+fn a_group_has_1024_targets_and_no_more() {
+    let mut tree = Tree::default();
+    let names: Vec<String> = (0..=MAX_TARGETS).map(|i| format!("v{i}")).collect();
+    names.iter().for_each(|name| create(&mut tree, name));
+    let all: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "s")).collect();
+    let refused = |plan: Result<Vec<Record>, TreeError>| match plan {
+        Err(TreeError::Limit(text)) => assert_eq!(text, "targets: 1025, at most 1024 at once"),
+        other => panic!("{:?}", other.map(|records| records.len())),
+    };
+    refused(tree.plan_snapshot(&all, &SnapOptions::default(), 1));
+    let plan = tree.plan_snapshot(&all[..MAX_TARGETS], &SnapOptions::default(), 1);
+    apply(&mut tree, plan);
+    snap(&mut tree, &names[MAX_TARGETS], "s");
+    refused(tree.plan_rollback(&all, false, 2, |_| false));
+    let plan = tree.plan_rollback(&all[..MAX_TARGETS], false, 2, |_| false);
+    apply(&mut tree, plan);
+    for plan in [
+        tree.plan_snapshot(&[], &SnapOptions::default(), 3),
+        tree.plan_rollback(&[], false, 3, |_| false),
+    ] {
+        assert!(matches!(plan, Err(TreeError::Invalid(_))));
+    }
 }
 
 #[test]
