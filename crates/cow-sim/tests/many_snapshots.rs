@@ -80,6 +80,7 @@ fn snapshots_and_opens_cost_the_same_among_ten_thousand() {
         limit_blocks: 1 << 18,
         journal_blocks: 8192,
         max_chunks: 16,
+        ..PoolOptions::default()
     }));
     ask(&mut pool, Op::create_volume("v", 1 << 30, Vec::new()));
     let export = export(&mut pool);

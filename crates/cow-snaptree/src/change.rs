@@ -33,7 +33,8 @@ impl Tree {
                 return corrupt(format!("delete of node {id}, which is not in use"));
             };
             let keeps = self.volume(node.entry.volume).is_some_and(|volume| {
-                volume.snapshots.union(&volume.undos).any(|snapshot| !set.contains(snapshot))
+                let mut all = volume.snapshots.iter().chain(volume.undos.iter().copied());
+                all.any(|snapshot| !set.contains(&snapshot))
             });
             if node.is_head() && keeps {
                 return corrupt(format!("delete of the head {id} of a volume with snapshots"));
@@ -58,7 +59,7 @@ impl Tree {
             self.names.remove(volume, name);
             if let Some(volume) = self.volumes.get_mut(volume.0) {
                 let volume = Arc::make_mut(volume);
-                volume.snapshots.remove(&id);
+                volume.snapshots.remove(id);
                 volume.undos.remove(&id);
             }
         }

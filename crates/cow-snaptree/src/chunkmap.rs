@@ -1,25 +1,41 @@
 //! A map from `u64` whose clones share what neither side changes: sorted chunks of up to 64
-//! neighbouring keys behind `Arc`. A clone costs one reference per chunk and the first change of
-//! a chunk after it copies that chunk, so that a fold can clone a tree of a million nodes while
-//! the foreground goes on.
+//! neighbouring keys behind `Arc`, and shelves of up to 64 neighbouring chunks behind another. A
+//! clone costs one reference per shelf, and the first change after it copies the references of one
+//! shelf and one chunk: so that a verb costs the same among ten and ten thousand nodes, and a fold
+//! can clone a tree of a million while the foreground goes on.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 const CHUNK_BITS: u32 = 6;
+const SHELF_BITS: u32 = CHUNK_BITS + 6;
 
-type Chunk<V> = Vec<(u64, V)>;
+/// Values by ascending key.
+type Sorted<V> = Vec<(u64, V)>;
+type Shelf<V> = Sorted<Arc<Sorted<V>>>;
 
 #[derive(Clone, Debug)]
 pub(crate) struct ChunkMap<V> {
-    chunks: BTreeMap<u64, Arc<Chunk<V>>>,
+    shelves: BTreeMap<u64, Arc<Shelf<V>>>,
     len: usize,
 }
 
 impl<V> Default for ChunkMap<V> {
     fn default() -> Self {
-        Self { chunks: BTreeMap::new(), len: 0 }
+        Self { shelves: BTreeMap::new(), len: 0 }
     }
+}
+
+impl<V: PartialEq + Clone> PartialEq for ChunkMap<V> {
+    fn eq(&self, other: &Self) -> bool {
+        self.len == other.len && self.iter().eq(other.iter())
+    }
+}
+
+impl<V: Eq + Clone> Eq for ChunkMap<V> {}
+
+fn find<V>(sorted: &Sorted<V>, key: u64) -> Result<usize, usize> {
+    sorted.binary_search_by_key(&key, |entry| entry.0)
 }
 
 impl<V: Clone> ChunkMap<V> {
@@ -28,14 +44,16 @@ impl<V: Clone> ChunkMap<V> {
     }
 
     pub(crate) fn get(&self, key: u64) -> Option<&V> {
-        let chunk = self.chunks.get(&(key >> CHUNK_BITS))?;
-        let at = chunk.binary_search_by_key(&key, |e| e.0).ok()?;
-        Some(&chunk[at].1)
+        let shelf = self.shelves.get(&(key >> SHELF_BITS))?;
+        let chunk = &shelf[find(shelf, key >> CHUNK_BITS).ok()?].1;
+        Some(&chunk[find(chunk, key).ok()?].1)
     }
 
     pub(crate) fn get_mut(&mut self, key: u64) -> Option<&mut V> {
-        let chunk = self.chunks.get_mut(&(key >> CHUNK_BITS))?;
-        let at = chunk.binary_search_by_key(&key, |e| e.0).ok()?;
+        let shelf = self.shelves.get_mut(&(key >> SHELF_BITS))?;
+        let place = find(shelf, key >> CHUNK_BITS).ok()?;
+        let at = find(&shelf[place].1, key).ok()?;
+        let chunk = &mut Arc::make_mut(shelf)[place].1;
         Some(&mut Arc::make_mut(chunk)[at].1)
     }
 
@@ -45,8 +63,16 @@ impl<V: Clone> ChunkMap<V> {
 
     /// Returns what stood there before.
     pub(crate) fn insert(&mut self, key: u64, value: V) -> Option<V> {
-        let chunk = Arc::make_mut(self.chunks.entry(key >> CHUNK_BITS).or_default());
-        match chunk.binary_search_by_key(&key, |e| e.0) {
+        let shelf = Arc::make_mut(self.shelves.entry(key >> SHELF_BITS).or_default());
+        let place = match find(shelf, key >> CHUNK_BITS) {
+            Ok(place) => place,
+            Err(place) => {
+                shelf.insert(place, (key >> CHUNK_BITS, Arc::default()));
+                place
+            }
+        };
+        let chunk = Arc::make_mut(&mut shelf[place].1);
+        match find(chunk, key) {
             Ok(at) => Some(std::mem::replace(&mut chunk[at].1, value)),
             Err(at) => {
                 chunk.insert(at, (key, value));
@@ -57,13 +83,17 @@ impl<V: Clone> ChunkMap<V> {
     }
 
     pub(crate) fn remove(&mut self, key: u64) -> Option<V> {
-        let index = key >> CHUNK_BITS;
-        let chunk = self.chunks.get_mut(&index)?;
-        let at = chunk.binary_search_by_key(&key, |e| e.0).ok()?;
-        let chunk = Arc::make_mut(chunk);
+        let shelf = self.shelves.get_mut(&(key >> SHELF_BITS))?;
+        let place = find(shelf, key >> CHUNK_BITS).ok()?;
+        let at = find(&shelf[place].1, key).ok()?;
+        let shelf = Arc::make_mut(shelf);
+        let chunk = Arc::make_mut(&mut shelf[place].1);
         let (_, value) = chunk.remove(at);
         if chunk.is_empty() {
-            self.chunks.remove(&index);
+            shelf.remove(place);
+        }
+        if shelf.is_empty() {
+            self.shelves.remove(&(key >> SHELF_BITS));
         }
         self.len -= 1;
         Some(value)
@@ -71,6 +101,7 @@ impl<V: Clone> ChunkMap<V> {
 
     /// By ascending key.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u64, &V)> {
-        self.chunks.values().flat_map(|chunk| chunk.iter().map(|(key, value)| (*key, value)))
+        let chunks = self.shelves.values().flat_map(|shelf| shelf.iter());
+        chunks.flat_map(|(_, chunk)| chunk.iter().map(|(key, value)| (*key, value)))
     }
 }

@@ -34,7 +34,8 @@ impl Tree {
         for &id in &named {
             let Some(node) = self.node(id).filter(|node| node.is_head()) else { continue };
             let Some(volume) = self.volume(node.entry.volume) else { continue };
-            let left: Vec<NodeId> = volume.snapshots.difference(&named).copied().collect();
+            let left: Vec<NodeId> =
+                volume.snapshots.iter().filter(|id| !named.contains(id)).collect();
             if !left.is_empty() && !recursive {
                 return Err(TreeError::Busy(self.has_snapshots(&volume.name, &left)));
             }

@@ -66,7 +66,8 @@ impl Tree {
     /// Live snapshots of a volume, undo included, oldest first.
     pub fn snapshots_of(&self, volume: VolumeId) -> Vec<NodeId> {
         let Some(volume) = self.volume(volume) else { return Vec::new() };
-        let mut all: Vec<NodeId> = volume.snapshots.union(&volume.undos).copied().collect();
+        let mut all: Vec<NodeId> =
+            volume.snapshots.iter().chain(volume.undos.iter().copied()).collect();
         all.sort_unstable();
         all
     }

@@ -30,32 +30,37 @@ pub(crate) fn check_user_name(field: &str, name: &str) -> Result<(), TreeError> 
     Ok(())
 }
 
-const SHARDS: usize = 256;
+/// Shards of a shelf, and shelves: a change copies the references of one shelf, and one shard.
+const SHARDS: usize = 64;
+
+type Shard = BTreeMap<Arc<str>, u64>;
+type Shelf = Vec<Arc<Shard>>;
 
 /// Names of volumes (scope 0 → volume id) and of snapshots (scope volume id → node id). Shards
 /// behind `Arc`, so that a clone is cheap and the first change after it copies one shard only.
 #[derive(Clone, Debug)]
 pub(crate) struct NameIndex {
-    shards: Vec<Arc<BTreeMap<Box<str>, u64>>>,
+    shelves: Vec<Arc<Shelf>>,
 }
 
 impl Default for NameIndex {
     fn default() -> Self {
-        Self { shards: vec![Arc::default(); SHARDS] }
+        let shelf = Arc::new(vec![Arc::default(); SHARDS]);
+        Self { shelves: vec![shelf; SHARDS] }
     }
 }
 
 impl NameIndex {
     pub(crate) fn get(&self, scope: VolumeId, name: &str) -> Option<u64> {
         let key = key(scope, name);
-        self.shards[shard(&key)].get(key.as_str()).copied()
+        let (shelf, shard) = place(&key);
+        self.shelves[shelf][shard].get(key.as_str()).copied()
     }
 
     /// False, and no change, if the name is taken.
     pub(crate) fn insert(&mut self, scope: VolumeId, name: &str, value: u64) -> bool {
         let key = key(scope, name);
-        let shard = Arc::make_mut(&mut self.shards[shard(&key)]);
-        match shard.entry(key.into_boxed_str()) {
+        match self.shard_mut(&key).entry(key.into()) {
             std::collections::btree_map::Entry::Occupied(_) => false,
             std::collections::btree_map::Entry::Vacant(entry) => {
                 entry.insert(value);
@@ -66,7 +71,12 @@ impl NameIndex {
 
     pub(crate) fn remove(&mut self, scope: VolumeId, name: &str) {
         let key = key(scope, name);
-        Arc::make_mut(&mut self.shards[shard(&key)]).remove(key.as_str());
+        self.shard_mut(&key).remove(key.as_str());
+    }
+
+    fn shard_mut(&mut self, key: &str) -> &mut Shard {
+        let (shelf, shard) = place(key);
+        Arc::make_mut(&mut Arc::make_mut(&mut self.shelves[shelf])[shard])
     }
 }
 
@@ -75,9 +85,9 @@ fn key(scope: VolumeId, name: &str) -> String {
 }
 
 /// FNV-1a: any spread will do, but it must be the same in every run.
-fn shard(key: &str) -> usize {
+fn place(key: &str) -> (usize, usize) {
     let hash = key.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     });
-    (hash >> 32) as usize % SHARDS
+    ((hash >> 40) as usize % SHARDS, (hash >> 32) as usize % SHARDS)
 }

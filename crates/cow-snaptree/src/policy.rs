@@ -79,7 +79,7 @@ impl Tree {
             return Ok(());
         };
         let is_user = |id| self.node(id).is_some_and(|node| node.entry.kind == NodeKind::User);
-        let count = volume.snapshots.iter().filter(|id| is_user(**id)).take(limit).count();
+        let count = volume.snapshots.iter().filter(|id| is_user(*id)).take(limit).count();
         if count < limit {
             return Ok(());
         }
@@ -132,7 +132,7 @@ impl Tree {
             let is_user =
                 |id: &NodeId| self.node(*id).is_some_and(|n| n.entry.kind == NodeKind::User);
             let members = self.groups.members(group).filter_map(|id| self.volume(id));
-            let snapshots = members.flat_map(|volume| volume.snapshots.iter().copied());
+            let snapshots = members.flat_map(|volume| volume.snapshots.iter());
             let count = snapshots.filter(is_user).take(limit).count();
             if count + more > limit {
                 let text = format!("group {group} may have {limit} snapshots, and {more} more");

@@ -133,7 +133,7 @@ impl Tree {
         let ruled = |node: &&Node| {
             node.is_snapshot() && node.entry.kind != NodeKind::Undo && node.entry.expiry_ns == 0
         };
-        let snapshots = volume.snapshots.iter().filter_map(|&id| self.node(id)).filter(ruled);
+        let snapshots = volume.snapshots.iter().filter_map(|id| self.node(id)).filter(ruled);
         let snapshots: Vec<&Node> = snapshots.collect();
         let created: Vec<u64> = snapshots.iter().map(|node| node.entry.created_ns).collect();
         let kept = keep.kept(&created);

@@ -3,6 +3,7 @@
 use crate::chunkmap::ChunkMap;
 use crate::error::{TreeError, corrupt};
 use crate::groups::{Groups, membership};
+use crate::idset::IdSet;
 use crate::name::{NameIndex, valid_name};
 use crate::node::{Node, page_of};
 use cow_format::entry::{NodeEntry, NodeKind, NodeState};
@@ -22,7 +23,7 @@ pub struct Volume {
     /// Its head.
     pub head: NodeId,
     /// Live snapshots of kinds user and auto, by ascending id, which is by age.
-    pub snapshots: BTreeSet<NodeId>,
+    pub snapshots: IdSet,
     /// Live undo snapshots, by age.
     pub undos: BTreeSet<NodeId>,
 }
@@ -226,7 +227,7 @@ impl Tree {
         let volume = Volume {
             name: name.to_owned(),
             head,
-            snapshots: BTreeSet::new(),
+            snapshots: IdSet::default(),
             undos: BTreeSet::new(),
         };
         if self.volumes.contains_key(id.0) {

@@ -280,7 +280,7 @@ fn a_second_undo_is_redo() {
     let mine = tree.node(tree.resolve("v@mine").unwrap()).unwrap();
     assert_eq!((mine.entry.kind, mine.entry.expiry_ns), (NodeKind::User, 0));
     let volume = tree.volume_by_name("v").unwrap();
-    assert!(tree.volume(volume).unwrap().snapshots.contains(&mine.entry.id));
+    assert!(tree.volume(volume).unwrap().snapshots.contains(mine.entry.id));
     assert_eq!(undos(&tree, "v"), ["undo.2", "undo.3"]);
     assert!(tree.resolve("v@undo.1").is_err());
 }
