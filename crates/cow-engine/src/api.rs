@@ -417,6 +417,21 @@ pub enum Op {
     },
     /// Changed extents between two states of one family. Reply: `Diff`.
     Diff(DiffQuery),
+    /// The content root: of `VOL@SNAP`, or of `VOL` at a moment after the call. Computed if need be,
+    /// and then kept in the next checkpoint for a snapshot. Reply: `Root`.
+    Root {
+        /// `VOL` or `VOL@SNAP`.
+        name: String,
+    },
+    /// A page of the hashes that the root is made of. Reply: `MerklePage`.
+    MerklePage {
+        /// `VOL` or `VOL@SNAP`.
+        name: String,
+        /// Its level, from 1.
+        level: u8,
+        /// Which of its level.
+        index: u64,
+    },
     /// A larger pool. Reply: `Done`.
     GrowPool {
         /// Its new size in blocks.
@@ -489,6 +504,15 @@ pub enum Reply {
     },
     /// State of the pool.
     Info(Box<PoolInfo>),
+    /// A content root, and the size that is part of it.
+    Root {
+        /// Its 32 bytes.
+        root: [u8; 32],
+        /// Size of the volume in bytes.
+        size_bytes: u64,
+    },
+    /// The 4096 bytes of a page of digests.
+    MerklePage(Vec<u8>),
     /// Changed extents in order, and where to go on if not all was looked at.
     Diff {
         /// `(offset, length)` in bytes. What cannot be read counts as changed.

@@ -10,6 +10,7 @@ use crate::info::{PoolInfo, Stats};
 use crate::opened::Export;
 use crate::punch_state::PunchState;
 use crate::range_locks::RangeLocks;
+use crate::seal_state::SealState;
 use crate::size_state::Sizes;
 use crate::wait::{IoTable, TaskId, WaitList};
 use crate::{Config, Reply};
@@ -88,6 +89,7 @@ pub(crate) struct Core {
     pub(crate) events: Events,
     pub(crate) punch: PunchState,
     pub(crate) below: BelowState,
+    pub(crate) seal: SealState,
     /// Reads in progress, by the number of publications that they began after.
     pub(crate) pins: BTreeMap<u64, usize>,
     pub(crate) publications: u64,
@@ -123,6 +125,7 @@ impl Core {
             events: Events::default(),
             punch: PunchState::default(),
             below: BelowState::default(),
+            seal: SealState::default(),
             pins: BTreeMap::new(),
             publications: 0,
             stats: Stats::default(),

@@ -5,7 +5,7 @@
 //! `async fn` that the engine polls itself, see `task.rs`); the state is in `core.rs`. The way of
 //! a write is `write.rs` and `place.rs`, of a read `read.rs` and `lookup.rs`, of a verb `verbs.rs`; frames and
 //! flushes are `flush.rs`, sizes `sizes.rs` and `exact.rs`, admission is `space.rs` and `reserve.rs`, checkpoints are `fold/`, opening is
-//! `recover/`.
+//! `recover/`, content roots are `seal.rs` and below.
 #![forbid(unsafe_code)]
 
 pub mod api;
@@ -42,11 +42,14 @@ mod range_locks;
 mod read;
 mod recover;
 mod reserve;
+mod seal;
+mod seal_state;
 mod size_state;
 mod sizes;
 mod space;
 mod task;
 mod verbs;
+mod views;
 mod wait;
 mod write;
 
@@ -73,6 +76,8 @@ pub struct Config {
     pub layer_bytes: usize,
     /// Memory of the map-node cache, in bytes.
     pub cache_bytes: usize,
+    /// Memory of the pages that content roots are made of, in bytes.
+    pub page_bytes: usize,
     /// Leaves of deleted nodes that one fold walks: bounds the time to its checkpoint.
     pub walk_leaves: usize,
     /// Blocks of the cells in which freed space is given back to the layer below.
@@ -92,6 +97,7 @@ impl Default for Config {
             ack: AckMode::default(),
             layer_bytes: 32 << 20,
             cache_bytes: 64 << 20,
+            page_bytes: 16 << 20,
             walk_leaves: 8192,
             cell_blocks: cow_alloc::CELL_BLOCKS,
             sparse: true,
@@ -168,6 +174,7 @@ impl Engine {
         if prunes {
             self.cx.spawn(prune::prune_by_itself(self.cx.clone()));
         }
+        seal::start_if_due(&self.cx);
         if due == Due::Flush {
             let cx = self.cx.clone();
             self.cx.spawn(async move {
@@ -184,6 +191,7 @@ impl Engine {
     fn check_triggers(&mut self) {
         let mut core = self.cx.core();
         let (layer_bytes, now_ns) = (core.config.layer_bytes, core.now_ns);
+        let roots = !core.seal.unsaved.is_empty();
         let running = core.fold.running;
         let idle = core.serving && !running;
         let owes = core.owes_space();
@@ -192,7 +200,7 @@ impl Engine {
         };
         let journal = pool.journal.used_since(pool.cp.tail) * 3 > pool.journal.capacity();
         let memory = pool.active.bytes() >= layer_bytes;
-        let changed = !pool.active.is_empty() || pool.last_record >= pool.cp.tail.seq;
+        let changed = roots || !pool.active.is_empty() || pool.last_record >= pool.cp.tail.seq;
         let old = (changed || owes) && now_ns.saturating_sub(pool.fold_begun_ns) >= FOLD_AFTER_NS;
         if journal || memory || old {
             pool.fold_begun_ns = now_ns;
@@ -208,6 +216,7 @@ impl Engine {
             || core.fold.soon
             || core.expiry.running
             || core.ops_in_progress > 0
+            || core.seal.wants_tick()
             || core.io.in_flight() > 0
             || core.owes_space()
             || core.punch.running

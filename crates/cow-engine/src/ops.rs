@@ -5,7 +5,7 @@ use crate::core::{OpResult, Request};
 use crate::error::Error;
 use crate::fold::fold_now;
 use crate::task::Cx;
-use crate::{diff, discard, flush, prune, punch, query, read, recover, verbs, write};
+use crate::{diff, discard, flush, prune, punch, query, read, recover, seal, verbs, write};
 
 /// Runs one operation to its end and answers.
 pub(crate) async fn run(cx: Cx, request: Request) {
@@ -50,6 +50,8 @@ async fn dispatch(cx: &Cx, op: Op) -> OpResult {
         Op::FreeUp { bytes } => crate::sizes::free_up(cx, bytes).await,
         Op::Info { exact } => query::info(cx, exact).await,
         Op::Diff(query) => diff::diff(cx, query).await,
+        Op::Root { name } => seal::root(cx, name).await,
+        Op::MerklePage { name, level, index } => seal::page(cx, name, level, index).await,
         verb => dispatch_verb(cx, verb).await,
     }
 }

@@ -111,6 +111,7 @@ pub(crate) async fn open(cx: &Cx, read_only: bool) -> Result<(), Error> {
     let mut core = cx.core();
     core.serving = true;
     core.begin_expiry();
+    core.seal.look = !read_only;
     let pool = core.pool()?;
     if !read_only && (pool.sb.fences.len() >= MANY_FENCES || !pool.tree.walkable().is_empty()) {
         core.fold.soon = true;

@@ -251,6 +251,7 @@ impl Core {
         if (rounds >= most && !walking) || !self.free_is_pending() {
             return Err(Error::NoSpace(SpaceKind::Pool));
         }
+        self.break_views();
         self.fold.wanted = true;
         self.fold.trim_everything = true;
         Ok(Short::Fold)

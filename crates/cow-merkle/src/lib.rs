@@ -47,7 +47,7 @@ mod tests;
 pub use builder::{BuildError, Builder, resize};
 pub use compare::{CompareError, Side, compare};
 pub use digest::{Digest, leaf_hash, zero_hash};
-pub use page::{NoPages, Page, Pages, PagesMut};
+pub use page::{NoPages, Page, Pages, PagesMut, top_level};
 
 /// Bytes of a block.
 pub const BLOCK_SIZE: usize = 4096;

@@ -77,7 +77,7 @@ impl Page {
 }
 
 /// The level of the top page of a volume; `None` when it is too large for the format.
-pub(crate) fn top_level(size_bytes: u64) -> Option<u8> {
+pub fn top_level(size_bytes: u64) -> Option<u8> {
     let blocks = u128::from(size_bytes.div_ceil(BLOCK_SIZE as u64));
     (1..=MAX_LEVEL).find(|&level| (FANOUT as u128).pow(u32::from(level)) >= blocks)
 }

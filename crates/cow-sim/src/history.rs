@@ -8,7 +8,7 @@ pub use workload::Workload;
 use crate::disk::{Crash, Faults, SimDisk};
 use crate::lose::lose_newest_checkpoint;
 use crate::oracle::Oracle;
-use crate::rng::Rng;
+use crate::rng::{Rng, mix};
 use crate::run::{caught, tail};
 use crate::sim::{Sim, Stop, Tolerance, examine, examine_rot, interrupted};
 use crate::world::Machine;
@@ -179,6 +179,7 @@ fn live<M: Machine>(
         if let Some(cmd) = workload.next(&sim.oracle) {
             sim.submit(cmd)?;
         }
+        ask_for_a_root(sim);
         for _ in 0..rng.below(6) {
             sim.step()?;
         }
@@ -201,6 +202,24 @@ fn live<M: Machine>(
         sim.world.run_until_idle()?;
     }
     Ok(())
+}
+
+/// Now and then somebody asks for a root and does not wait. Whatever comes of it, what is stored
+/// then must be right: whoever looks at everything compares it.
+fn ask_for_a_root<M: Machine>(sim: &mut Sim<M>) {
+    let chance = mix(sim.world.now_ns());
+    if !chance.is_multiple_of(8) {
+        return;
+    }
+    let state = sim.oracle.live();
+    let mut names = Vec::new();
+    for (name, volume) in &state.volumes {
+        names.push(name.clone());
+        names.extend(volume.snaps.keys().map(|snap| format!("{name}@{snap}")));
+    }
+    if let Some(name) = names.into_iter().nth(mix(chance) as usize % 16) {
+        sim.world.start_op(Op::Root { name });
+    }
 }
 
 /// Compares when more commands were answered than the `compared` of last time.

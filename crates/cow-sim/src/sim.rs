@@ -7,10 +7,12 @@ mod compare;
 mod convert;
 mod observe;
 mod recover;
+mod roots;
 mod rot;
 
 pub use observe::observe;
 pub use recover::{Recovered, examine, interrupted, recover};
+pub use roots::root_of;
 pub use rot::examine_rot;
 
 use crate::cmd::Cmd;

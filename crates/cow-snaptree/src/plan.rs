@@ -6,6 +6,7 @@ use crate::name::check_user_name;
 use crate::node::Node;
 use crate::policy::{check_policies, check_pool_policies};
 use crate::props::{Props, check_changes, check_tag};
+use crate::seals::check_roots;
 use crate::table::{MAX_NODES, ROLLBACK_SLOTS};
 use crate::tree::{POOL_NODE, Tree};
 use cow_format::entry::{Consistency, NodeKind};
@@ -259,6 +260,10 @@ impl Tree {
         changes: &[PropChange],
     ) -> Result<Vec<Record>, TreeError> {
         check_changes(changes)?;
+        let is_snapshot = name.contains('@');
+        for (key, value) in changes.iter().filter(|_| !is_snapshot) {
+            check_roots(key, value.as_ref())?;
+        }
         let (node, id) = match name {
             "" => (NodeId(0), POOL_NODE),
             _ => self.resolve(name).map(|id| (id, id))?,

@@ -6,6 +6,7 @@
 //! | `limit` | 1 to 1,048,576 | most snapshots of kind user that the volume has at once |
 //! | `keep` | see `retention.rs` | which snapshots are kept; the others may be deleted |
 //! | `group` | a name | the group that the volume belongs to |
+//! | `roots` | `on` or `off` | see `seals.rs`: content roots of snapshots are computed unasked; of the pool too |
 //! | `limit:NAME`, of the pool | 1 to 1,048,576 | most snapshots of kind user that the volumes of a group have at once, all together |
 //!
 //! A flag in the node entry says whether a volume may have `keep` or `group`, so that nobody need read

@@ -2,6 +2,7 @@
 
 mod pool;
 mod prune;
+mod roots;
 mod shared;
 
 use crate::units::{object_name, parse_size, property, snapshot_name, volume_name};
@@ -10,6 +11,7 @@ use std::path::PathBuf;
 
 pub use pool::{PoolCommand, PoolCreate, PoolGrow, PoolInfo, PoolSet};
 pub use prune::Prune;
+pub use roots::{Root, Verify};
 pub use shared::{Json, Listing};
 
 /// Copy-on-write volumes in one image file: snapshots, rollbacks and clones in constant time.
@@ -77,6 +79,10 @@ pub enum Command {
     Space(Space),
     /// What changed between two states
     Diff(Diff),
+    /// The content root: equal for equal content, in whichever pool
+    Root(Root),
+    /// Compare two volumes or snapshots by their content roots, also across pools
+    Verify(Verify),
     /// Serve the volumes and snapshots over NBD
     Serve(Serve),
     /// Check the structure of the pool, and every checksum; live on its last checkpoint

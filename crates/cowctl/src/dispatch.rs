@@ -2,7 +2,7 @@
 
 use crate::args::{Cli, Command, PoolCommand};
 use crate::commands::{
-    check, diff, dump, list, pool, props, snapshot, space, transfer, tree, volume,
+    check, diff, dump, list, pool, props, roots, snapshot, space, transfer, tree, volume,
 };
 use crate::failure::Failure;
 use crate::{demo, serve};
@@ -43,6 +43,9 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Command::Diff(args) => diff::diff(&path()?, &args),
         Command::Check(args) => check::check(&path()?, &args),
         Command::Dump(args) => dump::dump(&path()?, &args),
+        Command::Root(args) => roots::root(&path()?, &args),
+        // Both may name their pools themselves.
+        Command::Verify(args) => roots::verify(path().ok().as_deref(), &args),
         Command::Serve(args) => serve::run(&path()?, &args),
     }
 }

@@ -4,8 +4,8 @@ use crate::failure::Failure;
 use crate::progress::Bar;
 use cowstore::transfer::{self, ExportOptions, ImportOptions, Progress, Transferred, Watch};
 use cowstore::{
-    Answer, DiffPage, Error, Kept, Manage, NodeInfo, OpenOptions, Pool, PoolInfo, Props, SetSize,
-    Verb, open_manage,
+    Answer, ContentRoot, DiffPage, Error, Kept, Manage, NodeInfo, OpenOptions, Pool, PoolInfo,
+    Props, SetSize, Verb, open_manage,
 };
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -108,6 +108,22 @@ impl Session {
         matches!(self.reach, Reach::Local(_))
     }
 
+    /// The pool itself.
+    pub fn manage(&self) -> &dyn Manage {
+        match &self.reach {
+            Reach::Local(pool) => pool,
+            Reach::Other(manage) => &**manage,
+        }
+    }
+
+    /// A content root.
+    pub fn root(&self, name: &str) -> Result<ContentRoot, Failure> {
+        match self.call(Verb::Root { name: name.into() })? {
+            Answer::Root(root) => Ok(root),
+            other => self.misfit(&other),
+        }
+    }
+
     /// Does `verb`, and shows how far it is.
     pub fn call(&self, verb: Verb) -> Result<Answer, Failure> {
         self.call_watched(verb, &|| false, &mut || {})
@@ -128,11 +144,7 @@ impl Session {
                 leave();
             }
         };
-        let manage: &dyn Manage = match &self.reach {
-            Reach::Local(pool) => pool,
-            Reach::Other(manage) => &**manage,
-        };
-        manage.call(verb, &mut progress).map_err(Failure::of(&self.path))
+        self.manage().call(verb, &mut progress).map_err(Failure::of(&self.path))
     }
 
     fn misfit<T>(&self, answer: &Answer) -> Result<T, Failure> {

@@ -4,6 +4,7 @@ use crate::completion::Inbox;
 use crate::error::{Error, unexpected};
 use crate::manage::{Answer, ExportInfo, Manage, Verb};
 use crate::pool::Pool;
+use crate::roots;
 use crate::transfer::{self, ExportOptions, Progress, Watch};
 use crate::types::{DeleteOptions, RollbackOptions};
 use cow_engine::{DiffQuery, Op, Reply};
@@ -50,6 +51,15 @@ pub(crate) fn perform(
     let mut watch = Watch { progress, cancelled };
     match verb {
         Verb::WaitReclaim => wait_reclaim(pool, &mut watch),
+        Verb::Root { name } => {
+            roots::root_answer(hash(pool, Op::Root { name }, &mut watch)?).map(Answer::Root)
+        }
+        Verb::MerklePage { name, level, index } => {
+            match hash(pool, Op::MerklePage { name, level, index }, &mut watch)? {
+                Reply::MerklePage(bytes) => Ok(Answer::MerklePage(roots::to_hex(&bytes))),
+                other => Err(unexpected(&other)),
+            }
+        }
         Verb::Import { options, file } => {
             let moved = transfer::import(pool, &*needed(file)?, &options, &mut watch)?;
             Ok(Answer::Transferred(moved))
@@ -156,6 +166,22 @@ fn wait_reclaim(pool: &Pool, watch: &mut Watch<'_>) -> Result<Answer, Error> {
         });
         if (watch.cancelled)() {
             return Err(Error::Io { errno: libc::ECANCELED, op: "reclaim", offset: 0 });
+        }
+    }
+}
+
+/// Waits for what may have to read a volume whole.
+fn hash(pool: &Pool, op: Op, watch: &mut Watch<'_>) -> Result<Reply, Error> {
+    let inbox = Inbox::default();
+    pool.core.queue.push(op, inbox.completion(0));
+    loop {
+        if let Some((_, outcome)) = inbox.wait_for(LOOK)? {
+            return outcome;
+        }
+        let phase = "hash".to_owned();
+        (watch.progress)(Progress { phase, done_bytes: 0, total_bytes: None, is_last: false });
+        if (watch.cancelled)() {
+            return Err(Error::Io { errno: libc::ECANCELED, op: "hash", offset: 0 });
         }
     }
 }

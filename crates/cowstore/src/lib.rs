@@ -53,6 +53,7 @@
 //!   control, dispatch, manage     verbs over a socket; carried out; what they are
 //!   transfer                      import and export
 //!   pool, verbs, diff, volume     what callers hold
+//!   roots                         content roots, and comparing by them
 //!   pieces, handle, core          large requests, exports, and what they share
 //!   queue, completion             the way to the reactor and back
 //!   reactor, bypass               cow-engine over cow-io, on one thread
@@ -84,6 +85,7 @@ mod pieces;
 mod pool;
 mod queue;
 mod reactor;
+mod roots;
 pub mod runtime;
 #[allow(unsafe_code)] // system calls
 mod sys;
@@ -110,8 +112,9 @@ pub use manage::{Answer, ExportInfo, Manage, Verb};
 pub use options::{CreateOptions, Memory, OpenOptions};
 pub use pieces::IoFuture;
 pub use pool::Pool;
+pub use roots::{Compared, verify};
 pub use types::{
-    Consistency, DeleteOptions, DiffPage, Kept, NodeInfo, NodeKind, PoolInfo, Props,
+    Consistency, ContentRoot, DeleteOptions, DiffPage, Kept, NodeInfo, NodeKind, PoolInfo, Props,
     RollbackOptions, SetSize, SnapshotOptions, Stats,
 };
 pub use volume::{Export, Request, Response, Snapshot, Volume};

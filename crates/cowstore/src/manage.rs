@@ -4,7 +4,9 @@
 
 use crate::error::Error;
 use crate::transfer::{ImportOptions, Progress, Transferred};
-use crate::types::{DiffPage, Kept, NodeInfo, PoolInfo, Props, SetSize, SnapshotOptions};
+use crate::types::{
+    ContentRoot, DiffPage, Kept, NodeInfo, PoolInfo, Props, SetSize, SnapshotOptions,
+};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::sync::Arc;
@@ -159,6 +161,20 @@ pub enum Verb {
         #[serde(default)]
         exact: bool,
     },
+    /// See [`crate::Pool::root`]. Reports progress. Answer: `Root`.
+    Root {
+        /// Whose.
+        name: String,
+    },
+    /// See [`crate::Pool::merkle_page`]. Reports progress. Answer: `MerklePage`.
+    MerklePage {
+        /// Whose.
+        name: String,
+        /// Its level.
+        level: u8,
+        /// Which of its level.
+        index: u64,
+    },
     /// See [`crate::Pool::grow`]. Answer: `Done`.
     Grow {
         /// New size of the pool.
@@ -231,6 +247,10 @@ pub enum Answer {
     Info(Box<PoolInfo>),
     /// Changed extents.
     Diff(DiffPage),
+    /// A content root.
+    Root(ContentRoot),
+    /// A page of digests, in hexadecimal digits.
+    MerklePage(String),
     /// An import or export is complete.
     Transferred(Transferred),
     /// What is served.

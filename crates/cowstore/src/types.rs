@@ -285,6 +285,15 @@ pub struct Kept {
     pub node: u64,
 }
 
+/// A content root. Two volumes have the same one exactly if they have the same size and bytes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContentRoot {
+    /// BLAKE3 over content and place, 64 hexadecimal digits.
+    pub root: String,
+    /// Size of the volume, which is part of it.
+    pub size_bytes: u64,
+}
+
 /// Changed extents, and where to go on.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DiffPage {

@@ -173,6 +173,8 @@ impl Fold {
         let mut core = cx.core();
         let set_aside = core.below.blocks + core.below.coming;
         let has_batches = !core.fold.batches.is_empty();
+        core.save_roots();
+        let has_roots = !core.seal.unsaved.is_empty();
         let trims = core.fold.trim_everything || core.fold.trim_again;
         let pool = core.writable()?;
         let (upto, tail) = match at {
@@ -189,7 +191,8 @@ impl Fold {
             && pool.cp.detached.is_empty()
             && pool.tree.walkable().is_empty()
             && !(trims && pool.tree.untrimmed().next().is_some())
-            && !has_batches;
+            && !has_batches
+            && !has_roots;
         if idle {
             return Ok(None);
         }

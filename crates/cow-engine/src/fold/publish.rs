@@ -14,6 +14,7 @@ impl Fold {
         let publication = core.publications + 1;
         let pool = core.pool()?;
         let mut tree = self.tree;
+        let folded = tree.clone();
         for (record, frame) in std::mem::take(&mut pool.since_freeze) {
             let again = tree.apply(&record, frame);
             if mutant::is("walkafter") || mutant::is("tablenow") {
@@ -38,6 +39,8 @@ impl Fold {
         pool.cp = checkpoint;
         pool.rebase_layers();
         core.publications = publication;
+        core.publish_views(&folded);
+        core.roots_saved();
         if self.freed > 0 {
             core.fold.batches.push_back((cp_seq, publication));
         }

@@ -2,6 +2,7 @@
 
 use crate::model::{Content, Snap, State, Volume};
 use crate::rng::mix;
+use crate::sim::roots::check_root;
 use crate::value::Value;
 use crate::world::{Machine, World};
 use cow_engine::{ExportId, NodeInfo, Op, Reply};
@@ -104,6 +105,9 @@ fn read_node<M: Machine>(
         }
     }
     ask(world, Op::CloseExport { export })?;
+    if mix(world.now_ns() ^ size).is_multiple_of(3) {
+        check_root(world, &node.name, size, &content)?;
+    }
     Ok(Snap { size, content, props: Arc::new(node.props.iter().cloned().collect()) })
 }
 

@@ -6,6 +6,7 @@ pub mod dump;
 pub mod list;
 pub mod pool;
 pub mod props;
+pub mod roots;
 pub mod snapshot;
 pub mod space;
 pub mod transfer;

@@ -109,6 +109,7 @@ const OPERATIONS: &[&str] = &[
     "import",
     "export",
     "reclaim",
+    "hash",
     "read of the image file",
     "write of the image file",
     "sync of the image file",
