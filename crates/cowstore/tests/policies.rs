@@ -37,9 +37,8 @@ fn a_limit_of_a_group_holds_against_a_hundred_at_once_and_after_a_restart() {
     let limit = [("limit:web".to_owned(), Some("5".to_owned()))];
     pool.create_volumes((0..10).map(member).collect(), Vec::new()).unwrap();
     pool.set_props("", &limit).unwrap();
-    let take = |pool: &Pool, name: String| {
-        matches!(pool.snapshot(&[name], SnapshotOptions::default()), Ok(_))
-    };
+    let take =
+        |pool: &Pool, name: String| pool.snapshot(&[name], SnapshotOptions::default()).is_ok();
     let taken = thread::scope(|scope| {
         let (pool, take) = (&pool, &take);
         let threads: Vec<_> = (0..100)
