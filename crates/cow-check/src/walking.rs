@@ -72,7 +72,12 @@ impl Walk<'_, '_> {
             label: entry.label_gen,
             above: gen_of(tree, up),
             inherited: gen_of(tree, Some(entry.parent)),
-            end: entry.size_bytes.div_ceil(BLOCK_SIZE as u64),
+            // What was cut off from a head that was then deleted goes with its map.
+            end: if node.is_live() {
+                entry.size_bytes.div_ceil(BLOCK_SIZE as u64)
+            } else {
+                u64::MAX
+            },
             from,
             trimmed: up.and_then(|up| tree.node(up)).is_some_and(|up| !up.is_live()),
             first,
