@@ -144,6 +144,7 @@ fn a_discard_of_what_a_snapshot_shares_is_ignored() {
     must(&mut world, Op::WaitReclaim);
     discard(&mut world, shared, 0, 3000 * LEAF);
     discard(&mut world, own, 0, 4 << 30);
+    must(&mut world, Op::WaitReclaim);
     assert_eq!(data_bytes(&mut world), 0);
     check_disk(world.disk()).unwrap();
 }
