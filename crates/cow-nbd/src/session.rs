@@ -56,6 +56,8 @@ pub(crate) fn run(conn: &Conn, exports: &dyn Exports, limits: &Limits) {
             Err(error) => tracing::warn!(%error, "no thread for a client"),
         }
     });
+    // First what it had open, then the socket: who sees that the client has gone may delete that.
+    drop(deal);
     conn.stream.shutdown(Shutdown::Both);
 }
 

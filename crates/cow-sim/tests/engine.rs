@@ -22,7 +22,7 @@ fn config(seed: u64, crashes: bool) -> HistoryConfig {
     let ack = if seed % 4 == 3 { AckMode::Journaled } else { AckMode::Writethrough };
     // Little memory for layers in some, so that a replay folds on the way.
     let layer_bytes = [64 << 10, 2000, 64 << 10, 8000, 500][seed as usize % 5];
-    let engine = Config { layer_bytes, sparse: seed % 2 == 0, ..small_config(ack) };
+    let engine = Config { layer_bytes, sparse: seed.is_multiple_of(2), ..small_config(ack) };
     HistoryConfig { engine, crashes, ..HistoryConfig::default() }
 }
 

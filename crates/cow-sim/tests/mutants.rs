@@ -28,7 +28,7 @@ const MUTANTS: &[(&str, &str, How)] = &[
     ("noreread", "recovery believes a misread", How::Misreads),
     ("oneflush", "a checkpoint is written without the flush before it", How::Crashes),
     ("ackearly", "a flush is acknowledged without a device flush", How::Crashes),
-    ("nochain", "frames of another history are accepted", How::Crashes),
+    ("nochain", "frames of another history are accepted", How::Short),
     ("earlyfree", "overwritten blocks are given out before any checkpoint", How::Tight),
     ("reusenow", "freed blocks are given out before their checkpoint is durable", How::Tight),
     (
@@ -40,7 +40,7 @@ const MUTANTS: &[(&str, &str, How)] = &[
     ("reusepunched", "freed blocks are given out before their discard is complete", How::Tight),
     ("nofence", "recovery leaves no fence behind what it accepted", How::Short),
     ("nofencedur", "a fence does not vouch for the frames before it", How::Rot),
-    ("onesb", "the superblock is always written to the same set", How::Short),
+    // `onesb` dies in `fence.rs`: histories meet it too rarely.
     ("cleanclone", "a clean clone starts from a root of before the fold", How::Crashes),
     ("nocursor", "kills during a walk are judged against the walked node", How::Crashes),
     ("walkafter", "the walker takes deletes sequenced after the freeze", How::Crashes),
@@ -90,8 +90,11 @@ fn run(name: &'static str, how: How, seed: u64) -> Result<(), String> {
 /// Where the search begins, for those that take long to find.
 fn hint(name: &str) -> u64 {
     match name {
-        "reusenow" => 385,
-        "reusepunched" => 400,
+        "nochain" => 280,
+        "nocursor" => 136,
+        "noquarantine" => 60,
+        "reusenow" => 96,
+        "reusepunched" => 848,
         _ => 0,
     }
 }

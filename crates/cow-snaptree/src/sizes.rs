@@ -37,7 +37,7 @@ pub struct SetSizeAnswer {
     pub freed: Count,
     /// At most so many, after trim.
     pub upper: Count,
-    /// Whether the two are equal.
+    /// Whether the two are equal, as far as data goes.
     pub exact: bool,
 }
 
@@ -90,7 +90,7 @@ impl Tree {
             freed = add(freed, sub(low, most));
             upper = add(upper, sub(high, was));
         }
-        SetSizeAnswer { freed, upper, exact: complete && freed == upper }
+        SetSizeAnswer { freed, upper, exact: complete && freed.data == upper.data }
     }
 
     /// Nodes whose kill rows must be loaded for [`Tree::set_size`] of these.
