@@ -182,6 +182,7 @@ impl Ram {
     fn carry_out(&mut self, action: Action) {
         let (id, result, buf) = match action {
             Action::Reply { id, result } => return self.answers.push((id, result)),
+            Action::Tell(_) => return,
             Action::Read { id, at, mut buf, .. } => {
                 self.device.read(at, &mut buf);
                 (id, Ok(()), Some(buf))

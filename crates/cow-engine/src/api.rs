@@ -4,6 +4,7 @@
 //! carries out the actions and feeds what became of them back as events.
 
 use crate::error::Error;
+use crate::events::PoolEvent;
 use crate::info::{Extent, NodeInfo, PoolInfo, SetSize};
 use cow_format::entry::{Consistency, NodeKind};
 use cow_format::{Buf, BufSlice, NodeId, Phys};
@@ -116,6 +117,8 @@ pub enum Action {
         /// What came of it.
         result: Result<Reply, Error>,
     },
+    /// Something happened that a person may want to know; nothing is to be done.
+    Tell(PoolEvent),
 }
 
 /// How a write is acknowledged (design section 4).

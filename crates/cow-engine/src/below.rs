@@ -54,7 +54,7 @@ impl Core {
             // What gives space back, or takes none in the end, must always work.
             Tier::Reclaim => return true,
             Tier::Data => self.spare_blocks() / 4,
-            Tier::Meta | Tier::Discard => 0,
+            Tier::Meta | Tier::Discard | Tier::Guaranteed => 0,
         };
         self.below.off || self.below.starved || self.below.blocks >= self.fold_needs() + map + spare
     }
@@ -85,6 +85,27 @@ impl Core {
             } else {
                 pool.alloc.give_back(phys, blocks);
             }
+        }
+    }
+
+    /// Gives back of what is set aside beyond need until `data` blocks can be given out; whether
+    /// they can be then.
+    pub(crate) fn free_spare(&mut self, data: u64) -> bool {
+        let needs = self.fold_needs();
+        loop {
+            let missing = data.saturating_sub(self.free_for_data());
+            let beyond = self.below.blocks.saturating_sub(needs);
+            if missing == 0 || beyond == 0 {
+                return missing == 0;
+            }
+            let Some((phys, blocks)) = self.below.runs.pop_back() else { return false };
+            let Some(pool) = &mut self.pool else { return false };
+            let back = blocks.min(missing).min(beyond);
+            if back < blocks {
+                self.below.runs.push_back((phys, blocks - back));
+            }
+            self.below.blocks -= back;
+            pool.alloc.give_back(phys.offset(blocks - back), back);
         }
     }
 

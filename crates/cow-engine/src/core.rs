@@ -11,6 +11,7 @@ use crate::opened::Export;
 use crate::punch_state::PunchState;
 use crate::range_locks::RangeLocks;
 use crate::seal_state::SealState;
+use crate::share_state::Shares;
 use crate::size_state::Sizes;
 use crate::wait::{IoTable, TaskId, WaitList};
 use crate::{Config, Reply};
@@ -66,6 +67,7 @@ pub(crate) struct Pool {
     pub(crate) promised: u64,
     /// Those of them that folds will take.
     pub(crate) promised_map: u64,
+    pub(crate) shares: Shares,
     pub(crate) open_since_ns: u64,
     pub(crate) unflushed_since_ns: u64,
     pub(crate) unflushed_bytes: u64,
@@ -87,6 +89,8 @@ pub(crate) struct Core {
     pub(crate) fold: FoldState,
     pub(crate) expiry: Expiry,
     pub(crate) events: Events,
+    /// The mark that the pool is at (`watermark.rs`).
+    pub(crate) space_level: u8,
     pub(crate) punch: PunchState,
     pub(crate) below: BelowState,
     pub(crate) seal: SealState,
@@ -102,6 +106,8 @@ pub(crate) struct Core {
     pub(crate) spawned: Vec<Pin<Box<dyn Future<Output = ()>>>>,
     pub(crate) flush_wait: WaitList,
     pub(crate) fold_wait: WaitList,
+    /// Who waits for another operation to need less than it was promised.
+    pub(crate) promise_wait: WaitList,
     pub(crate) lock_wait: WaitList,
     pub(crate) tick_wait: WaitList,
     pub(crate) ops_in_progress: usize,
@@ -123,6 +129,7 @@ impl Core {
             fold: FoldState::default(),
             expiry: Expiry::default(),
             events: Events::default(),
+            space_level: 0,
             punch: PunchState::default(),
             below: BelowState::default(),
             seal: SealState::default(),
@@ -136,6 +143,7 @@ impl Core {
             spawned: Vec::new(),
             flush_wait: WaitList::default(),
             fold_wait: WaitList::default(),
+            promise_wait: WaitList::default(),
             lock_wait: WaitList::default(),
             tick_wait: WaitList::default(),
             ops_in_progress: 0,
@@ -223,7 +231,9 @@ impl Core {
             next_tree = Some(pool.tree_after(group, seq)?);
         }
         if let Some(tree) = next_tree {
+            let volumes = pool.volumes_of(group);
             pool.tree = tree;
+            volumes.into_iter().for_each(|volume| pool.refresh_guarantee(volume));
         }
         for record in group {
             if is_map_record(record) {
@@ -259,6 +269,7 @@ impl Core {
         let clock_suspect = self.expiry.clock.is_suspect();
         let free_blocks = self.user_free_blocks();
         let room_note = self.below.refusal.clone();
+        let (used_percent, space_level) = (self.percent_used(), self.space_level);
         let pool = self.pool()?;
         let block = BLOCK_SIZE as u64;
         let cp = &pool.cp;
@@ -272,6 +283,7 @@ impl Core {
             data_bytes: cp.data_blocks * block,
             metadata_bytes: (cp.meta_blocks + fixed) * block,
             free_bytes: free_blocks * block,
+            reserved_bytes: pool.shares.guaranteed() * block,
             reclaiming_bytes: pool.alloc.pending_blocks() * block,
             journal_bytes: pool.journal.capacity() * block,
             journal_used_bytes: pool.journal.used_blocks() * block,
@@ -287,6 +299,8 @@ impl Core {
             withheld: pool.alloc.withheld().count() as u64,
             damage: cp.damage.len() as u64 + cp.damage_overflow,
             read_only: pool.read_only,
+            used_percent,
+            space_level,
             stats,
             clock_suspect,
             events,
@@ -327,12 +341,16 @@ impl Pool {
                 if let Some((head, top)) = self.head_and_top(*volume) {
                     self.begin_layer(head);
                     self.active.set_run(head, *lba, *phys, crcs, top);
+                    self.shares.note_change(*volume, crcs.len() as u64);
+                    self.refresh_guarantee(*volume);
                 }
             }
             Record::MapClear { volume, lba, blocks } => {
                 if let Some((head, top)) = self.head_and_top(*volume) {
                     self.begin_layer(head);
                     self.active.clear_run(head, *lba, *blocks, top);
+                    self.shares.note_change(*volume, 0);
+                    self.refresh_guarantee(*volume);
                 }
             }
             Record::Move { node, lba, old, new, crcs } => {

@@ -6,6 +6,7 @@
 //! leaves that a snapshot has too a hint is then ignored, and WRITE_ZEROES is refused. Design
 //! section 7, Discard.
 
+use crate::admit::{Ask, admit, admit_for};
 use crate::api::{ExportId, Reply};
 use crate::core::{OpResult, SequenceError};
 use crate::error::{Error, SpaceKind};
@@ -14,7 +15,7 @@ use crate::fold::fold_now;
 use crate::locks::lock_range;
 use crate::owned::owned;
 use crate::reserve::Need;
-use crate::space::{Tier, admit};
+use crate::space::Tier;
 use crate::task::Cx;
 use crate::write::{
     Part, acknowledge, merge_partial, nothing_done, sequence_write, write, write_parts,
@@ -123,7 +124,8 @@ async fn clear(cx: &Cx, range: Range) -> Result<FrameSeq, Error> {
     let mut need = Need::default();
     need.clear(Lba(first), end - first);
     let map = cx.core().pool()?.blocks_for(target.node, need);
-    let promise = admit(cx, 0, map, Tier::Discard).await?;
+    let promise =
+        admit_for(cx, &Ask { volume: target.volume, tier: Tier::Discard, runs: &[], map }).await?;
     let group = [Record::MapClear { volume: target.volume, lba: Lba(first), blocks: end - first }];
     sequence_write(cx, export, &group, end_bytes, promise).await
 }

@@ -11,6 +11,11 @@ pub enum SpaceKind {
     Slop,
     /// The file system below the pool.
     Below,
+    /// What a reserve promises to a volume.
+    Reserve {
+        /// Bytes that are missing for it.
+        missing_bytes: u64,
+    },
 }
 
 /// Why an operation was not done.

@@ -12,6 +12,8 @@ const LISTED: usize = 16;
 /// Something that happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PoolEvent {
+    /// One more than the last event's since opening; the first is 1.
+    pub seq: u64,
     /// Wall-clock time, nanoseconds since 1970.
     pub at_ns: u64,
     /// What.
@@ -43,6 +45,29 @@ pub enum EventKind {
         /// How many.
         count: u64,
     },
+    /// The pool has come to 80, 90 or 95 %.
+    SpaceLow(SpaceLevel),
+    /// It has fallen clearly below such a mark again.
+    SpaceBack(SpaceLevel),
+}
+
+/// How full a pool is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SpaceLevel {
+    /// The highest mark that it is at: 80, 90, 95; 0 for none.
+    pub level: u8,
+    /// Percent of the capacity that new data cannot have.
+    pub percent: u8,
+    /// Bytes that data and its map can have in all.
+    pub capacity_bytes: u64,
+    /// Bytes of it that can still be written, with what is on its way back.
+    pub free_bytes: u64,
+    /// Bytes of it that are kept for volumes with a reserve.
+    pub reserved_bytes: u64,
+    /// When it is at a mark: undo snapshots, the first that one would delete; the oldest few.
+    pub undo_snapshots: Vec<String>,
+    /// How many there are.
+    pub undo_count: u64,
 }
 
 impl EventKind {
@@ -54,6 +79,8 @@ impl EventKind {
             Self::ClockTrusted => "clock_trusted",
             Self::Expired { .. } => "expired",
             Self::Pruned { .. } => "pruned",
+            Self::SpaceLow(_) => "space_low",
+            Self::SpaceBack(_) => "space_back",
         }
     }
 }
@@ -72,6 +99,17 @@ impl fmt::Display for EventKind {
             Self::ClockTrusted => f.write_str("the clock has gone evenly: snapshots expire again"),
             Self::Expired { names, count } => write_names(f, "expired", names, *count),
             Self::Pruned { names, count } => write_names(f, "pruned", names, *count),
+            Self::SpaceLow(at) => {
+                write!(f, "the pool is {} % full, {} bytes are left", at.percent, at.free_bytes)?;
+                if at.undo_count == 0 {
+                    return Ok(());
+                }
+                write_names(f, "; undo snapshots could go first", &at.undo_snapshots, at.undo_count)
+            }
+            Self::SpaceBack(at) => {
+                let SpaceLevel { percent, free_bytes, .. } = at;
+                write!(f, "the pool is {percent} % full again, {free_bytes} bytes are left")
+            }
         }
     }
 }
@@ -98,19 +136,25 @@ pub(crate) fn listed(mut names: Vec<String>) -> (Vec<String>, u64) {
 
 /// The newest events of a pool.
 #[derive(Debug, Default)]
-pub(crate) struct Events(VecDeque<PoolEvent>);
+pub(crate) struct Events {
+    list: VecDeque<PoolEvent>,
+    last: u64,
+}
 
 impl Events {
-    pub(crate) fn push(&mut self, at_ns: u64, kind: EventKind) {
-        if self.0.len() == MAX_EVENTS {
-            self.0.pop_front();
+    pub(crate) fn push(&mut self, at_ns: u64, kind: EventKind) -> PoolEvent {
+        self.last += 1;
+        if self.list.len() == MAX_EVENTS {
+            self.list.pop_front();
         }
-        self.0.push_back(PoolEvent { at_ns, kind });
+        let event = PoolEvent { seq: self.last, at_ns, kind };
+        self.list.push_back(event.clone());
+        event
     }
 
     /// Newest last.
     pub(crate) fn list(&self) -> Vec<PoolEvent> {
-        self.0.iter().cloned().collect()
+        self.list.iter().cloned().collect()
     }
 }
 
@@ -126,6 +170,11 @@ mod tests {
         }
         let list = events.list();
         assert_eq!(list.len(), MAX_EVENTS);
+        assert!(
+            list.iter()
+                .map(|event| event.seq)
+                .eq(2 * MAX_EVENTS as u64 + 1..=3 * MAX_EVENTS as u64)
+        );
         assert_eq!(list.last().map(|event| event.at_ns), Some(3 * MAX_EVENTS as u64 - 1));
 
         let (names, count) = listed((0..20).map(|n| format!("v@{n}")).collect());

@@ -54,7 +54,7 @@ impl Core {
             Some(Change::Suspect(ahead_ns)) => EventKind::ClockSuspect { ahead_ns },
             Some(Change::Trusted) => EventKind::ClockTrusted,
         };
-        self.events.push(self.wall_ns, kind);
+        self.tell(kind);
     }
 
     /// Whether something is to be deleted now; then it counts as begun.
@@ -143,8 +143,7 @@ pub(crate) async fn expire(cx: Cx) {
         match done {
             Ok(_) => {
                 let (names, count) = listed(names.take());
-                let wall_ns = core.wall_ns;
-                core.events.push(wall_ns, EventKind::Expired { names, count });
+                core.tell(EventKind::Expired { names, count });
                 core.fold.soon = true;
                 continue;
             }

@@ -76,6 +76,8 @@ pub struct NodeInfo {
     pub holds: u32,
     /// Properties, sorted.
     pub props: Vec<(String, String)>,
+    /// Bytes of data that the volume pays for, its snapshots included, as of now (heads).
+    pub charged_bytes: u64,
     /// Rollback generation (heads).
     pub rollback_gen: u64,
     /// Open exports: readers and writers.
@@ -99,8 +101,10 @@ pub struct PoolInfo {
     pub data_bytes: u64,
     /// Allocated map nodes, blobs, table chunks and fixed areas.
     pub metadata_bytes: u64,
-    /// Bytes a user can still write.
+    /// Bytes a user can still write, to a volume for which nothing is kept.
     pub free_bytes: u64,
+    /// Bytes that are kept for volumes with a reserve, beside what they have.
+    pub reserved_bytes: u64,
     /// Bytes of deleted nodes that are being reclaimed, and freed blocks not yet reusable.
     pub reclaiming_bytes: u64,
     /// Size of the journal ring.
@@ -132,6 +136,10 @@ pub struct PoolInfo {
     pub damage: u64,
     /// Opened without the right to write.
     pub read_only: bool,
+    /// Percent of the capacity that new data cannot have; what is on its way back counts as free.
+    pub used_percent: u8,
+    /// The mark that the pool is at: 80, 90, 95; 0 below.
+    pub space_level: u8,
     /// Counters since opening.
     pub stats: Stats,
     /// The wall clock is not believed at the moment: nothing goes by itself.

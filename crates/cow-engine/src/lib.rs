@@ -4,10 +4,11 @@
 //! [`Engine::step`] owns all change. Inside, whatever waits for a device operation is a task (an
 //! `async fn` that the engine polls itself, see `task.rs`); the state is in `core.rs`. The way of
 //! a write is `write.rs` and `place.rs`, of a read `read.rs` and `lookup.rs`, of a verb `verbs.rs`; frames and
-//! flushes are `flush.rs`, sizes `sizes.rs` and `exact.rs`, admission is `space.rs` and `reserve.rs`, checkpoints are `fold/`, opening is
-//! `recover/`, content roots are `seal.rs` and below.
+//! flushes are `flush.rs`, sizes `sizes.rs` and `exact.rs`, admission is `admit.rs`, `space.rs`, `reserve.rs` and `share.rs`,
+//! checkpoints are `fold/`, opening is `recover/`, content roots are `seal.rs` and below.
 #![forbid(unsafe_code)]
 
+mod admit;
 pub mod api;
 mod below;
 mod below_state;
@@ -44,18 +45,23 @@ mod recover;
 mod reserve;
 mod seal;
 mod seal_state;
+mod share;
+mod share_state;
 mod size_state;
 mod sizes;
 mod space;
+mod space_wait;
 mod task;
+mod tell;
 mod verbs;
 mod views;
 mod wait;
+mod watermark;
 mod write;
 
 pub use api::*;
 pub use error::{Error, SpaceKind};
-pub use events::{EventKind, MAX_EVENTS, PoolEvent};
+pub use events::{EventKind, MAX_EVENTS, PoolEvent, SpaceLevel};
 pub use info::*;
 
 use crate::core::{Core, Request};
@@ -190,6 +196,7 @@ impl Engine {
     /// Asks for a fold where memory, the journal or time want one.
     fn check_triggers(&mut self) {
         let mut core = self.cx.core();
+        core.watch_level();
         let (layer_bytes, now_ns) = (core.config.layer_bytes, core.now_ns);
         let roots = !core.seal.unsaved.is_empty();
         let running = core.fold.running;

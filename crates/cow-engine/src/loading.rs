@@ -2,10 +2,13 @@
 
 use crate::error::Error;
 use crate::fold::read_chain;
-use crate::task::Cx;
+use crate::task::{Cx, join_all};
 use cow_format::NodeId;
 use cow_format::blob::BlobKind;
 use std::collections::BTreeSet;
+
+/// Properties that are read at once.
+const WINDOW: usize = 64;
 
 /// Brings the properties of a node into memory.
 pub(crate) async fn load_props(cx: &Cx, id: NodeId) -> Result<(), Error> {
@@ -26,6 +29,23 @@ pub(crate) async fn load_props(cx: &Cx, id: NodeId) -> Result<(), Error> {
             tree.load_props(id, &payload?.0)?;
         }
     }
+}
+
+/// Brings the properties of volumes with policies into memory, for what they say about space. Damage keeps no
+/// pool from being opened: nothing is kept for a volume whose properties cannot be read.
+pub(crate) async fn load_policies(cx: &Cx) -> Result<(), Error> {
+    let heads: Vec<NodeId> = {
+        let mut core = cx.core();
+        let tree = &core.pool()?.tree;
+        let heads = tree.volumes().map(|(_, volume)| volume.head);
+        let may_have = |head| tree.node(head).is_some_and(|node| node.entry.policy);
+        heads.filter(|&head| may_have(head) && !tree.is_props_loaded(head)).collect()
+    };
+    for window in heads.chunks(WINDOW) {
+        join_all(window.iter().map(|&head| load_props(cx, head))).await;
+    }
+    cx.core().pool()?.find_guarantees();
+    Ok(())
 }
 
 /// Brings the kill rows that the size of a set needs into memory, but for those that cannot be

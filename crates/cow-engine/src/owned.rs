@@ -7,10 +7,12 @@
 
 use crate::core::Pool;
 use crate::error::Error;
-use crate::lookup::{load, root_slot};
+use crate::lookup::{Found, leaf_of, load, root_slot};
+use crate::read::Pin;
 use crate::task::Cx;
-use cow_format::mapnode::{FANOUT_BITS, Slot};
-use cow_format::{FamilyId, Gen, NodeId};
+use cow_extent::Probe;
+use cow_format::mapnode::{FANOUT, FANOUT_BITS, Slot};
+use cow_format::{FamilyId, Gen, Lba, NodeId};
 
 /// Runs that are looked for at once.
 const MAX_RUNS: usize = 64;
@@ -77,7 +79,54 @@ pub(crate) async fn owned(cx: &Cx, head: NodeId, first: u64, end: u64) -> Result
     Ok(found)
 }
 
+/// How many blocks of these runs hold data that `head` has alone: to write them anew gives as many
+/// back. What cannot be read is not counted.
+pub(crate) async fn own_data(cx: &Cx, head: NodeId, runs: &[(Lba, u64)]) -> Result<u64, Error> {
+    let _pin = Pin::new(cx);
+    let mut own = 0;
+    for &(first, blocks) in runs {
+        let (mut at, end) = (first.0, first.0.saturating_add(blocks));
+        while at < end {
+            let lba = Lba(at);
+            let stop = end.min(at - u64::from(lba.slot()) + FANOUT as u64);
+            let (root, family, above, in_layers) = {
+                let mut core = cx.core();
+                let pool = core.pool()?;
+                let Some(node) = pool.tree.node(head) else { return Ok(0) };
+                let root = node.rooted.then_some(node.entry.root);
+                let probes: Vec<Probe> =
+                    (at..stop).map(|at| pool.probe_own(head, Lba(at))).collect();
+                (root, node.entry.family, pool.tree.parent_gen(head), probes)
+            };
+            let leaf = match root {
+                Some(root) => leaf_of(cx, &root, family, lba.leaf()).await.ok(),
+                None => None,
+            };
+            for (i, probe) in in_layers.into_iter().enumerate() {
+                let is_own = match (probe, &leaf) {
+                    (Probe::Mapped(..), _) => true,
+                    (Probe::Miss, Some(Found::Node(leaf))) => {
+                        let slot = leaf.slots()[usize::from(lba.slot()) + i];
+                        slot.is_mapped() && slot.birth > above
+                    }
+                    _ => false,
+                };
+                own += u64::from(is_own);
+            }
+            at = stop;
+        }
+    }
+    Ok(own)
+}
+
 impl Pool {
+    /// What the layers of `node` itself know of a block.
+    fn probe_own(&self, node: NodeId, lba: Lba) -> Probe {
+        let layers = [Some(&self.active), self.folding.as_deref()].into_iter().flatten();
+        let mut probes = layers.map(|layers| layers.probe(node, lba));
+        probes.find(|probe| *probe != Probe::Miss).unwrap_or(Probe::Miss)
+    }
+
     /// The root of a node's map, its family, and the gen above which its map is its own.
     fn own_map(&self, id: NodeId) -> Result<(Place, FamilyId, Gen), Error> {
         let node = self.tree.node(id).ok_or_else(|| Error::Stale(format!("node {id}")))?;

@@ -4,9 +4,10 @@
 //! checkpoint. That list has an end; a medium with more such blocks takes no more writes. So of a
 //! long write that failed each block is tried alone: one bad block must not cost its neighbours.
 
+use crate::admit::{Promise, admit};
 use crate::below::allocate_data;
 use crate::error::{Error, SpaceKind};
-use crate::space::{Promise, Tier, admit};
+use crate::space::Tier;
 use crate::task::{Cx, join_all};
 use cow_alloc::Stream;
 use cow_format::checkpoint::MAX_WITHHELD;

@@ -204,8 +204,7 @@ async fn prune_some(cx: &Cx, mut scope: Scope) -> Result<(), Error> {
         match done {
             Ok(_) => {
                 let (names, count) = listed(gone.take());
-                let wall_ns = core.wall_ns;
-                core.events.push(wall_ns, EventKind::Pruned { names, count });
+                core.tell(EventKind::Pruned { names, count });
                 core.fold.soon = true;
             }
             Err(Error::NotFound(_)) => {

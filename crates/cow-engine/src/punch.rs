@@ -95,7 +95,7 @@ async fn punch_zone(cx: &Cx, zone: u64) {
         let begun = {
             let mut core = cx.core();
             // What is kept for its cell comes from what nothing was promised.
-            let most_kept = core.available(Tier::Data);
+            let most_kept = core.available(Tier::Data, None);
             let Some(pool) = &mut core.pool else { return };
             pool.alloc.begin_discard(zone, most_kept)
         };

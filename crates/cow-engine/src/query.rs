@@ -106,6 +106,8 @@ fn node_info(cx: &Cx, id: NodeId) -> Result<Option<NodeInfo>, Error> {
         None => return Ok(None),
     };
     let (open_readers, open_writers) = core.users(volume, (!is_head).then_some(id));
+    let pool = core.pool()?;
+    let charged_bytes = if is_head { pool.charge(volume) * BLOCK } else { 0 };
     let (known, tree) = core.sizes_and_tree()?;
     let Some(node) = tree.node(id) else { return Ok(None) };
     let entry = &node.entry;
@@ -133,6 +135,7 @@ fn node_info(cx: &Cx, id: NodeId) -> Result<Option<NodeInfo>, Error> {
         group: entry.group,
         holds: entry.holds,
         props: props.unwrap_or_default(),
+        charged_bytes,
         rollback_gen: entry.rollback_gen,
         open_readers,
         open_writers,

@@ -19,6 +19,8 @@ mod verify;
 use crate::core::{Core, Pool, is_map_record};
 use crate::error::Error;
 use crate::fold::{FoldAt, run as run_fold};
+use crate::loading::load_policies;
+use crate::share_state::Shares;
 use crate::space::{load_zone, zone_of};
 use crate::task::Cx;
 use cow_alloc::AllocError;
@@ -90,6 +92,7 @@ pub(crate) async fn open(cx: &Cx, read_only: bool) -> Result<(), Error> {
             cache,
             promised: 0,
             promised_map: 0,
+            shares: Shares::default(),
             open_since_ns: 0,
             unflushed_since_ns: now_ns,
             unflushed_bytes: 0,
@@ -107,6 +110,9 @@ pub(crate) async fn open(cx: &Cx, read_only: bool) -> Result<(), Error> {
     let unmoved = cx.core().pool()?.cp.seq == found_seq;
     if let Some(previous) = found.previous.filter(|_| unmoved && !read_only) {
         checkpoint::quarantine(cx, &previous, &read).await?;
+    }
+    if !read_only {
+        load_policies(cx).await?;
     }
     let mut core = cx.core();
     core.serving = true;

@@ -1,27 +1,20 @@
-//! Admission: what an operation may use of the free space (design section 7).
+//! What an operation may use of the free space (design section 7), and taking it.
 //!
-//! `free - reserved slop - fold reserve - promised >= need`, before anything is acknowledged. The
-//! fold reserve is what the folds of all unfolded changes may write (`reserve.rs`); so an
-//! acknowledged write can always be folded, and a full pool never wedges. ENOSPC is the answer only
-//! when no free is pending: else the operation asks for a fold and waits, at most for a few
-//! checkpoints.
+//! `free - reserved slop - fold reserve - promised - guarantees >= need`, before anything is
+//! acknowledged (`admit.rs`). The fold reserve is what the folds of all unfolded changes may write
+//! (`reserve.rs`); so an acknowledged write can always be folded, and a full pool never wedges. The
+//! guarantees are what is kept for volumes (`share.rs`).
 
 use crate::core::{Core, Pool};
 use crate::error::{Error, SpaceKind};
 use crate::task::Cx;
 use cow_alloc::{AllocError, Stream};
 use cow_format::geometry::ZONE_BLOCKS;
-use cow_format::{BLOCK_SIZE, Phys};
+use cow_format::{BLOCK_SIZE, Phys, VolumeId};
 
 const MIB_BLOCKS: u64 = (1 << 20) / BLOCK_SIZE as u64;
 /// A margin: nothing is known to need it.
 const FOLD_BASE: u64 = 64;
-/// Publications that an operation waits for before it is refused: one for the kill, one to leave
-/// the quarantine, and those of a fold that was already running.
-const MAX_ROUNDS: usize = 4;
-/// The same while branch points are left to be trimmed. Not without end: what dies below them while
-/// that goes on must be looked at again.
-const MAX_TRIM_ROUNDS: usize = 64;
 
 /// How deep an operation may dip into the slop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +23,8 @@ pub(crate) enum Tier {
     Data,
     /// Properties, snapshots, clones: half.
     Meta,
+    /// User data of a volume with a reserve, as far as that goes: three quarters.
+    Guaranteed,
     /// TRIM and WRITE_ZEROES: three quarters.
     Discard,
     /// What gives space back, or takes none in the end: all of it.
@@ -49,34 +44,61 @@ impl Core {
         waiting + folding + self.fold.splice_blocks + FOLD_BASE
     }
 
-    /// Blocks that `tier` could still use.
-    pub(crate) fn available(&self, tier: Tier) -> u64 {
+    /// Blocks that `tier` could still use, on behalf of `volume` where it is one of the volume's
+    /// own operations.
+    pub(crate) fn available(&self, tier: Tier, volume: Option<VolumeId>) -> u64 {
         let Some(pool) = &self.pool else { return 0 };
         let slop = self.slop_blocks();
-        let kept = match tier {
-            Tier::Data => slop,
-            Tier::Meta => slop / 2,
-            Tier::Discard => slop / 4,
-            Tier::Reclaim => 0,
+        // What is kept for volumes stands in nobody's way who gives space back.
+        let (kept, others) = match tier {
+            Tier::Data => (slop, true),
+            Tier::Meta => (slop / 2, true),
+            Tier::Guaranteed | Tier::Discard => (slop / 4, true),
+            Tier::Reclaim => (0, false),
         };
+        let own = volume.and_then(|volume| pool.shares.guarantee(volume)).unwrap_or(0);
+        let others = if others { pool.shares.guaranteed() - own } else { 0 };
         let free = pool.alloc.free_blocks() + self.set_aside();
-        free.saturating_sub(kept + self.reserve_blocks())
+        free.saturating_sub(kept + self.reserve_blocks() + others)
     }
 
     /// Blocks that could be given out now and are promised to nobody's data.
-    fn free_for_data(&self) -> u64 {
+    pub(crate) fn free_for_data(&self) -> u64 {
         let Some(pool) = &self.pool else { return 0 };
         pool.alloc.free_blocks().saturating_sub(pool.promised.saturating_sub(pool.promised_map))
     }
 
     /// Blocks that user data can still take.
     pub(crate) fn user_free_blocks(&self) -> u64 {
-        self.available(Tier::Data).min(self.free_for_data())
+        self.available(Tier::Data, None).min(self.free_for_data())
+    }
+
+    /// Whether all that is kept for volumes is there: free, or free before long.
+    pub(crate) fn covers_guarantees(&self) -> bool {
+        let Some(pool) = &self.pool else { return true };
+        let kept = self.slop_blocks() / 4 + self.reserve_blocks() + pool.shares.guaranteed();
+        self.free_before_long() >= kept
+    }
+
+    /// Blocks that are free or come back by themselves.
+    fn free_before_long(&self) -> u64 {
+        let Some(pool) = &self.pool else { return 0 };
+        pool.alloc.free_blocks() + self.set_aside() + pool.alloc.pending_blocks()
+    }
+
+    /// How full the pool is for user data: blocks of it, and how many of them can be written once
+    /// all that was let go is back.
+    pub(crate) fn fill(&self) -> (u64, u64) {
+        let Some(pool) = &self.pool else { return (0, 0) };
+        let slop = self.slop_blocks();
+        let capacity = pool.pool_blocks.saturating_sub(pool.fixed_blocks() + slop);
+        let kept = slop + self.reserve_blocks() + pool.shares.guaranteed();
+        (capacity, self.free_before_long().saturating_sub(kept).min(capacity))
     }
 
     /// Whether a fold could bring space back, or others may turn out to need less than they were
     /// promised.
-    fn free_is_pending(&self) -> bool {
+    pub(crate) fn free_is_pending(&self) -> bool {
         self.pool.as_ref().is_some_and(|pool| {
             self.fold.running
                 || pool.alloc.pending_blocks() > 0
@@ -88,7 +110,7 @@ impl Core {
     }
 
     /// Whether something deleted or discarded is still being given back.
-    fn reclaim_is_pending(&self) -> bool {
+    pub(crate) fn reclaim_is_pending(&self) -> bool {
         let starved = self.fold.detach_starved;
         self.pool.as_ref().is_some_and(|pool| {
             let detached = !pool.cp.detached.is_empty();
@@ -97,7 +119,7 @@ impl Core {
     }
 
     /// Whether a trim could bring space back.
-    fn trim_is_pending(&self) -> bool {
+    pub(crate) fn trim_is_pending(&self) -> bool {
         let untrimmed = |pool: &Pool| pool.tree.untrimmed().next().is_some();
         !self.fold.trim_starved && self.pool.as_ref().is_some_and(untrimmed)
     }
@@ -122,139 +144,6 @@ impl Core {
             Some(cp_seq) => drop(pool.alloc.release(cp_seq)),
             None => {}
         }
-    }
-}
-
-/// Blocks that are promised to an operation until its records are sequenced.
-pub(crate) struct Promise {
-    cx: Cx,
-    blocks: u64,
-    /// Those of them that a fold will take.
-    map: u64,
-}
-
-impl Promise {
-    /// So many of the blocks were allocated: they have left the free count themselves.
-    pub(crate) fn spend(&mut self, blocks: u64) {
-        let blocks = blocks.min(self.blocks);
-        self.blocks -= blocks;
-        if let Some(pool) = &mut self.cx.core().pool {
-            pool.promised -= blocks;
-        }
-    }
-
-    /// Takes over what another one has left.
-    pub(crate) fn join(&mut self, mut other: Self) {
-        self.blocks += std::mem::take(&mut other.blocks);
-        self.map += std::mem::take(&mut other.map);
-    }
-
-    /// What is left of it.
-    pub(crate) fn blocks(&self) -> u64 {
-        self.blocks
-    }
-}
-
-impl Drop for Promise {
-    fn drop(&mut self) {
-        if let Some(pool) = &mut self.cx.core().pool {
-            pool.promised -= self.blocks;
-            pool.promised_map -= self.map;
-        }
-    }
-}
-
-/// An operation that waits for space, until this is dropped.
-struct Waiter(Cx);
-
-impl Waiter {
-    fn new(cx: &Cx) -> Self {
-        cx.core().punch.waiters += 1;
-        Self(cx.clone())
-    }
-}
-
-impl Drop for Waiter {
-    fn drop(&mut self) {
-        self.0.core().punch.waiters -= 1;
-    }
-}
-
-/// Waits until `data + map` blocks are there for `tier`. `data` blocks are about to be allocated
-/// (they leave the free count themselves); `map` blocks are the fold reserve to come.
-pub(crate) async fn admit(cx: &Cx, data: u64, map: u64, tier: Tier) -> Result<Promise, Error> {
-    let mut rounds = 0;
-    let mut waiter = None;
-    let mut failures = None;
-    loop {
-        let short = {
-            let mut core = cx.core();
-            core.writable()?;
-            if core.available(tier) < data + map || core.free_for_data() < data {
-                core.lacks_blocks(rounds)?
-            } else if !core.has_room_below(map, tier) {
-                // One attempt to get it is worth waiting for.
-                let before = *failures.get_or_insert(core.below.failures);
-                if core.below.failures > before {
-                    return Err(Error::NoSpace(SpaceKind::Below));
-                }
-                core.below.asked = core.below.asked.max(map + 1);
-                Short::Below
-            } else {
-                let blocks = data + map;
-                let pool = core.writable()?;
-                pool.promised += blocks;
-                pool.promised_map += map;
-                return Ok(Promise { cx: cx.clone(), blocks, map });
-            }
-        };
-        match short {
-            Short::Nothing => {}
-            Short::Below => cx.wait(|core| &mut core.below.wait).await,
-            Short::Discard | Short::Fold => {
-                waiter.get_or_insert_with(|| Waiter::new(cx));
-                cx.wait(|core| &mut core.fold_wait).await;
-                rounds += usize::from(short == Short::Fold);
-            }
-        }
-    }
-}
-
-/// What an operation waits for.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Short {
-    /// It can look again.
-    Nothing,
-    /// Room in the file system below.
-    Below,
-    /// A discard to be complete.
-    Discard,
-    /// A publication.
-    Fold,
-}
-
-impl Core {
-    /// What is worth waiting for when blocks are missing, after so many publications.
-    fn lacks_blocks(&mut self, rounds: usize) -> Result<Short, Error> {
-        if self.free_unpunched() {
-            return Ok(Short::Nothing);
-        }
-        if self.fold.is_stalled() {
-            return Err(Error::NoSpace(SpaceKind::Below));
-        }
-        // What is being discarded is free before long.
-        if self.is_punching() {
-            return Ok(Short::Discard);
-        }
-        let walking = self.reclaim_is_pending();
-        let most = if self.trim_is_pending() { MAX_TRIM_ROUNDS } else { MAX_ROUNDS };
-        if (rounds >= most && !walking) || !self.free_is_pending() {
-            return Err(Error::NoSpace(SpaceKind::Pool));
-        }
-        self.break_views();
-        self.fold.wanted = true;
-        self.fold.trim_everything = true;
-        Ok(Short::Fold)
     }
 }
 

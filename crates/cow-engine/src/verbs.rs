@@ -1,15 +1,17 @@
 //! Verbs on the snapshot tree: plan, sequence, flush, answer. Each costs one frame and one device
 //! flush, whatever the size of the volume.
 
+use crate::admit::{Promise, admit};
 use crate::api::{NewVolume, PropEdit, Reply, SnapOptions, SnapTarget};
 use crate::core::{Core, OpResult, Pool, SequenceError};
-use crate::error::Error;
+use crate::error::{Error, SpaceKind};
 use crate::flush::flush_to;
 use crate::fold::fold_now;
 use crate::loading::load_props;
 use crate::locks::lock_range;
 use crate::punch::wait_punched;
-use crate::space::{Promise, Tier, admit};
+use crate::space::Tier;
+use crate::space_wait::{Lack, Wait};
 use crate::task::Cx;
 use cow_format::entry::NodeKind;
 use cow_format::record::{PropChange, Record, Replaced};
@@ -39,6 +41,8 @@ fn tree(core: &mut Core) -> Result<&mut Tree, TreeError> {
 enum Missing {
     Props(NodeId),
     Blocks(u64),
+    /// Blocks to keep what the records promise to volumes.
+    Guarantee(u64),
     Fold,
 }
 
@@ -57,6 +61,7 @@ pub(crate) async fn commit(
         None => None,
     };
     let mut rounds = 0;
+    let mut wait = Wait::new(cx);
     let (records, seq) = loop {
         let missing = {
             let mut core = cx.core();
@@ -64,8 +69,12 @@ pub(crate) async fn commit(
             match plan(&mut core) {
                 Ok(records) => {
                     let need = core.pool()?.blocks_for_records(&records);
+                    // What must always work is not refused for the sake of a reserve.
+                    let missing = if blocks.is_some() { core.missing_for(&records) } else { 0 };
                     if need > promise.as_ref().map_or(0, Promise::blocks) {
                         Missing::Blocks(need)
+                    } else if missing > 0 {
+                        Missing::Guarantee(missing)
                     } else {
                         match core.sequence(&records, reserve) {
                             Ok(seq) => break (records, seq),
@@ -85,6 +94,15 @@ pub(crate) async fn commit(
             Missing::Blocks(need) => {
                 drop(promise.take());
                 promise = Some(admit(cx, 0, need, tier).await?);
+            }
+            Missing::Guarantee(missing) => {
+                wait.once(Lack::Pool, None).await.map_err(|error| match error {
+                    Error::NoSpace(SpaceKind::Pool) => {
+                        let missing_bytes = missing * BLOCK_SIZE as u64;
+                        Error::NoSpace(SpaceKind::Reserve { missing_bytes })
+                    }
+                    error => error,
+                })?;
             }
             Missing::Fold => {
                 rounds += 1;
@@ -494,7 +512,7 @@ pub(crate) async fn grow_pool(cx: &Cx, blocks: u64) -> OpResult {
         }
     }
     cx.grow(blocks).await.map_err(|failure| match failure.errno {
-        28 | 122 => Error::NoSpace(crate::error::SpaceKind::Below),
+        28 | 122 => Error::NoSpace(SpaceKind::Below),
         errno => Error::Io { errno, op: "growing the pool", offset: 0 },
     })?;
     let seq = loop {

@@ -4,6 +4,7 @@
 //! frame never names data that is not on its way to the medium; [`sequence_write`] is the one
 //! point where that is decided.
 
+use crate::admit::{Ask, Promise, admit_for};
 use crate::api::{AckMode, ExportId, Reply};
 use crate::core::{OpResult, SequenceError};
 use crate::error::Error;
@@ -13,7 +14,7 @@ use crate::locks::lock_range;
 use crate::place::{Placed, Placement, place};
 use crate::read::read_blocks;
 use crate::reserve::Need;
-use crate::space::{Promise, Tier, admit};
+use crate::space::Tier;
 use crate::task::Cx;
 use cow_format::record::Record;
 use cow_format::{BLOCK_SIZE, Buf, FrameSeq, Lba, VolumeId, checksum};
@@ -186,7 +187,7 @@ pub(crate) async fn write_parts(
 ) -> Result<FrameSeq, Error> {
     let volume = target.volume;
     let mut group = Vec::with_capacity(parts.len());
-    let (mut runs, mut need, mut map) = (Vec::new(), 0u64, Need::default());
+    let (mut runs, mut places, mut map) = (Vec::new(), Vec::new(), Need::default());
     for part in parts {
         let (first, data) = match part {
             Part::Zeros(lba, blocks) => {
@@ -202,14 +203,14 @@ pub(crate) async fn write_parts(
             if piece.crcs.is_empty() {
                 group.push(Record::MapClear { volume, lba, blocks: piece.blocks as u64 });
             } else {
-                need += piece.crcs.len() as u64;
+                places.push((lba, piece.crcs.len() as u64));
                 runs.push((lba, Arc::clone(&data), piece));
             }
         }
     }
-    let tier = if need == 0 { Tier::Discard } else { Tier::Data };
+    let tier = if places.is_empty() { Tier::Discard } else { Tier::Data };
     let map = cx.core().pool()?.blocks_for(target.node, map);
-    let mut promise = admit(cx, need, map, tier).await?;
+    let mut promise = admit_for(cx, &Ask { volume, tier, runs: &places, map }).await?;
     let mut placed = Placement::new(cx);
     for (lba, data, piece) in &runs {
         let begun = placed.runs.len();
@@ -222,7 +223,7 @@ pub(crate) async fn write_parts(
     let seq = sequence_write(cx, export, &group, end, promise).await?;
     placed.keep();
     if let Some(pool) = &mut cx.core().pool {
-        pool.unflushed_bytes += need * BLOCK;
+        pool.unflushed_bytes += BLOCK * places.iter().map(|(_, blocks)| blocks).sum::<u64>();
     }
     Ok(seq)
 }
@@ -247,7 +248,7 @@ pub(crate) async fn sequence_write(
     export: ExportId,
     group: &[Record],
     end: u64,
-    promise: Promise,
+    mut promise: Promise,
 ) -> Result<FrameSeq, Error> {
     loop {
         {
@@ -256,8 +257,10 @@ pub(crate) async fn sequence_write(
             // would lie behind the end, and come back when the volume grows.
             let target = core.target(export, true)?;
             check_range(0, end, target.size_bytes)?;
+            promise.fits(&mut core, target.node)?;
             match core.sequence(group, Reserve::Normal) {
                 Ok(seq) => {
+                    core.pool()?.shares.note_replaced(target.volume, promise.replaced());
                     drop(core);
                     drop(promise);
                     return Ok(seq);

@@ -60,12 +60,19 @@ pub struct NodeLayer {
     top_level: u8,
     /// No more pointers than this die with it.
     kills: u64,
+    /// Blocks that were written into it, those overwritten since included.
+    data_blocks: u64,
 }
 
 impl NodeLayer {
     /// Blocks that the fold of this layer may write.
     pub fn reserve_blocks(&self) -> u64 {
         (self.leaves.len() + self.inner.len()) as u64 + self.row_blocks()
+    }
+
+    /// Blocks of data that it holds, those included that it has overwritten itself.
+    pub fn data_blocks(&self) -> u64 {
+        self.data_blocks
     }
 
     /// The level up to which map nodes are counted.
@@ -204,6 +211,7 @@ impl Layers {
             self.splice(node, at.leaf(), &entries, top_level);
             done += count;
         }
+        self.nodes.entry(node).or_default().data_blocks += crcs.len() as u64;
     }
 
     /// `blocks` blocks from `lba` on read as zeros.
@@ -248,7 +256,9 @@ impl Layers {
 
     /// A block that was given out and is already superseded: freed with the layer of `node`.
     pub fn add_dead(&mut self, node: NodeId, phys: Phys) {
-        self.nodes.entry(node).or_default().dead.push(phys);
+        let layer = self.nodes.entry(node).or_default();
+        layer.dead.push(phys);
+        layer.data_blocks += 1;
         self.bytes += DEAD_BYTES;
     }
 

@@ -249,7 +249,7 @@ impl SimDisk {
     /// Takes a device operation of the engine.
     ///
     /// # Panics
-    /// On `Action::Reply`, which is none.
+    /// On `Action::Reply` and `Action::Tell`, which are none.
     pub fn issue(&mut self, action: Action) {
         let op = match action {
             Action::Read { id, at, buf, bypass_cache } => {
@@ -277,7 +277,7 @@ impl SimDisk {
                 self.changes += 1;
                 InFlight { id, at: 0, blocks, kind: Kind::Grow }
             }
-            Action::Reply { .. } => panic!("a reply is no device operation"),
+            Action::Reply { .. } | Action::Tell(_) => panic!("that is no device operation"),
         };
         self.inspect(&op);
         self.in_flight.push(op);

@@ -250,6 +250,7 @@ impl<M: Machine> World<M> {
         for action in actions.drain(..) {
             match action {
                 Action::Reply { id, result } => self.replies.push_back((id, result)),
+                Action::Tell(_) => {}
                 device => self.disk.issue(device),
             }
         }

@@ -77,9 +77,10 @@ impl Tree {
             return false;
         };
         debug_assert_eq!(owner, self.owner(x, birth), "a freed pointer has another owner");
-        if let Some(owner) = self.node_mut(owner) {
-            owner.entry.born = sub(owner.entry.born, one);
-            owner.entry.own = sub(owner.entry.own, one);
+        if let Some(node) = self.node_mut(owner) {
+            node.entry.own = sub(node.entry.own, one);
+            let born = sub(node.entry.born, one);
+            self.set_born(owner, born);
         }
         true
     }
@@ -106,8 +107,9 @@ impl Tree {
     /// The fold wrote `count` new blocks on behalf of `x`.
     pub fn note_born(&mut self, x: NodeId, is_map: bool, count: u64) {
         if let Some(node) = self.node_mut(x) {
-            node.entry.born = add(node.entry.born, unit(is_map, count));
             node.entry.own = add(node.entry.own, unit(is_map, count));
+            let born = add(node.entry.born, unit(is_map, count));
+            self.set_born(x, born);
         }
     }
 
@@ -125,8 +127,9 @@ impl Tree {
     pub fn note_walk_free(&mut self, walked: NodeId, is_map: bool, birth: Gen) {
         let owner = self.owner(walked, birth);
         debug_assert_eq!(owner, walked, "a walker frees what its node owns");
-        if let Some(node) = self.node_mut(owner) {
-            node.entry.born = sub(node.entry.born, unit(is_map, 1));
+        if let Some(node) = self.node(owner) {
+            let born = sub(node.entry.born, unit(is_map, 1));
+            self.set_born(owner, born);
         }
     }
 }

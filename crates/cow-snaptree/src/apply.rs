@@ -167,6 +167,7 @@ impl Tree {
         }
         let props = check_props(new.props)?;
         self.add_volume(id, new.name, new.node)?;
+        self.note_space(id, new.props);
         self.counters.last_volume = id;
         let family = match self.node(new.parent) {
             Some(parent) => parent.entry.family,

@@ -136,6 +136,7 @@ impl Tree {
             node.props = Some(props);
         }
         self.note_group(id);
+        self.learn_space(id);
         Ok(())
     }
 

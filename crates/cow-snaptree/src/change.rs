@@ -120,6 +120,10 @@ impl Tree {
                 return corrupt(format!("node {id}: properties over their limit"));
             }
         }
+        let volume = node.is_head().then_some(node.entry.volume);
+        if let (Some(volume), Edit::Set(changes)) = (volume, &edit) {
+            self.note_space(volume, changes);
+        }
         let Some(node) = self.node_mut(id) else { return Ok(()) };
         if let Edit::Set(changes) = &edit {
             let sets = || changes.iter().any(|(key, value)| value.is_some() && is_policy(key));

@@ -4,18 +4,21 @@
 //! | property | value | meaning |
 //! |---|---|---|
 //! | `limit` | 1 to 1,048,576 | most snapshots of kind user that the volume has at once |
+//! | `budget` | a size, `10G` | most data that the volume and its snapshots hold (`charge.rs`) |
+//! | `reserve` | a size, or `full` | how much of the volume finds room in any case (decision 18) |
 //! | `keep` | see `retention.rs` | which snapshots are kept; the others may be deleted |
 //! | `group` | a name | the group that the volume belongs to |
 //! | `roots` | `on` or `off` | see `seals.rs`: content roots of snapshots are computed unasked; of the pool too |
 //! | `limit:NAME`, of the pool | 1 to 1,048,576 | most snapshots of kind user that the volumes of a group have at once, all together |
 //!
-//! A flag in the node entry says whether a volume may have `keep` or `group`, so that nobody need read
-//! the properties of all volumes to find them.
+//! A flag in the node entry says whether a volume may have one of `keep`, `group`, `budget` and `reserve`,
+//! so that nobody need read the properties of all volumes to find them.
 
 use crate::error::{TreeError, invalid};
 use crate::name::valid_name;
 use crate::props::{GROUP, KEEP};
 use crate::retention::Keep;
+use crate::space::{BUDGET, RESERVE, Reserve, parse_size};
 use crate::table::MAX_NODES;
 use crate::tree::{POOL_NODE, Tree};
 use cow_format::entry::NodeKind;
@@ -40,6 +43,16 @@ pub(crate) fn check_policies<'a>(
         let Some(value) = value else { continue };
         if key == LIMIT && parse_limit(value).is_none() {
             return invalid(format!("{LIMIT}: {value:?} is not a number from 1 to {MAX_NODES}"));
+        }
+        if key == BUDGET && parse_size(value).is_none() {
+            return invalid(format!(
+                "{BUDGET}: {value:?} is no size: bytes, or a number with K, M, G or T"
+            ));
+        }
+        if key == RESERVE && Reserve::parse(value).is_none() {
+            return invalid(format!(
+                "{RESERVE}: {value:?} is neither \"full\" nor a size: bytes, or a number with K, M, G or T"
+            ));
         }
         if key == GROUP && (!valid_name(value) || value.len() > MAX_GROUP) {
             return invalid(format!("{GROUP}: {value:?} is no name of 1 to {MAX_GROUP} letters"));

@@ -6,6 +6,7 @@
 //! ```
 
 use crate::error::{TreeError, corrupt, invalid};
+use crate::space::{BUDGET, RESERVE};
 use cow_format::entry::{MAX_NAME, MAX_PROPS};
 use cow_format::record::PropChange;
 use cow_format::wire::{Malformed, Reader, Writer};
@@ -16,7 +17,7 @@ pub const KEEP: &str = "keep";
 /// The group that a volume belongs to.
 pub const GROUP: &str = "group";
 /// Properties that [`cow_format::entry::NodeEntry::policy`] stands for.
-const POLICIES: [&str; 2] = [KEEP, GROUP];
+const POLICIES: [&str; 4] = [KEEP, GROUP, BUDGET, RESERVE];
 
 /// Whether a property is one of those that the flag stands for.
 pub(crate) fn is_policy(key: &str) -> bool {

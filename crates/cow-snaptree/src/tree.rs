@@ -6,6 +6,7 @@ use crate::groups::{Groups, membership};
 use crate::idset::IdSet;
 use crate::name::{NameIndex, valid_name};
 use crate::node::{Node, page_of};
+use crate::space::SpacePolicy;
 use cow_format::entry::{NodeEntry, NodeKind, NodeState};
 use cow_format::{FamilyId, Gen, NodeId, VolumeId};
 use std::collections::BTreeSet;
@@ -26,6 +27,8 @@ pub struct Volume {
     pub snapshots: IdSet,
     /// Live undo snapshots, by age.
     pub undos: BTreeSet<NodeId>,
+    /// What its properties say about space; after an open not before they are loaded.
+    pub space: SpacePolicy,
 }
 
 /// Limits of the whole pool; those of a volume are properties of it.
@@ -73,6 +76,8 @@ pub struct Tree {
     pub(crate) names: NameIndex,
     /// Which volumes are in which group.
     pub(crate) groups: Groups,
+    /// Blocks of data that a volume pays for, by its id; nothing for 0.
+    pub(crate) charges: ChunkMap<u64>,
     /// Node by slot of the table.
     pub(crate) slots: ChunkMap<NodeId>,
     pub(crate) counters: Counters,
@@ -102,6 +107,7 @@ impl Default for Tree {
             volumes: ChunkMap::default(),
             names: NameIndex::default(),
             groups: Groups::default(),
+            charges: ChunkMap::default(),
             slots: ChunkMap::default(),
             counters: Counters::default(),
             limits: Limits::default(),
@@ -138,6 +144,7 @@ impl Tree {
             if entry.state != NodeState::Live {
                 tree.dying.insert(id);
             }
+            tree.recharge(entry.volume, 0, entry.born.data);
             let node = Node::from_entry(slot, entry);
             if tree.nodes.insert(id.0, Arc::new(node)).is_some() {
                 return corrupt(format!("node {id} twice"));
@@ -229,6 +236,7 @@ impl Tree {
             head,
             snapshots: IdSet::default(),
             undos: BTreeSet::new(),
+            space: SpacePolicy::default(),
         };
         if self.volumes.contains_key(id.0) {
             return corrupt(format!("volume {id} has two heads"));

@@ -131,11 +131,14 @@ impl Tree {
             child.row.merge(&node.row);
             child.row_changes += 1;
             child.entry.own = add(child.entry.own, sub(node.entry.own, gone));
-            child.entry.born = add(child.entry.born, node.entry.born);
             child.entry.parent = parent;
             child.entry.inexact |= node.entry.inexact;
+            let born = add(child.entry.born, node.entry.born);
             if gone != Count::default() || !node.row.is_empty() {
                 self.dirty_rows.extend(into);
+            }
+            if let Some(child) = into {
+                self.set_born(child, born);
             }
         }
         self.forget(id);
@@ -162,6 +165,7 @@ impl Tree {
     /// Takes a node out of every index.
     fn forget(&mut self, id: NodeId) {
         let Some(node) = self.nodes.remove(id.0) else { return };
+        self.recharge(node.entry.volume, node.entry.born.data, 0);
         if let Some(slot) = node.slot {
             self.free_slot(slot);
         }

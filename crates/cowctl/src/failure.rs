@@ -109,6 +109,11 @@ fn describe(error: &Error) -> String {
             "no space left in the pool, its reserve included; delete snapshots or volumes".into()
         }
         Error::NoSpace(SpaceKind::Budget) => "no space left: the volume's budget is used up".into(),
+        Error::NoSpace(SpaceKind::Reserve { missing_bytes }) => {
+            format!(
+                "no space left to keep what a reserve promises: {missing_bytes} bytes are missing"
+            )
+        }
         Error::NoSpace(SpaceKind::Below) => {
             "no space left on the file system below; make room there and try again".into()
         }
@@ -133,6 +138,7 @@ mod tests {
             (Error::Limit(text()), 4),
             (Error::Stale(text()), 4),
             (Error::NoSpace(SpaceKind::Below), 6),
+            (Error::NoSpace(SpaceKind::Reserve { missing_bytes: 1 }), 6),
             (Error::Corrupt(text()), 5),
             (Error::Invalid(text()), 2),
             (Error::ReadOnly(text()), 1),

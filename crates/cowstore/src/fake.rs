@@ -237,6 +237,7 @@ impl Fake {
                 group: 0,
                 holds: node.holds.len() as u32,
                 props: node.props.clone(),
+                charged_bytes: 0,
                 rollback_gen: 0,
                 open_readers: open(false) + open(true),
                 open_writers: open(true),

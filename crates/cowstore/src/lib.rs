@@ -58,7 +58,7 @@
 //!   queue, completion             the way to the reactor and back
 //!   reactor, bypass               cow-engine over cow-io, on one thread
 //!   create, runtime, identity     files: making a pool, who has one, who it is
-//!   options, types, error, sys    what the others speak in
+//!   options, types, events, error, sys    what the others speak in
 //! ```
 //!
 //! Who may call it: front ends and programs. Below it are `cow-engine`, which decides, and
@@ -106,7 +106,7 @@ pub use cow_format::{BLOCK_SIZE, Buf, BufSlice, NodeId};
 pub use cow_io::{DirectMode, DriverChoice, DriverOptions};
 pub use diff::{Change, Changes, DiffOptions};
 pub use error::{Error, SpaceKind};
-pub use events::PoolEvent;
+pub use events::{PoolEvent, SpaceLevel};
 pub use identity::Identity;
 pub use manage::{Answer, ExportInfo, Manage, Verb};
 pub use options::{CreateOptions, Memory, OpenOptions};

@@ -144,8 +144,13 @@ impl Pool {
             notes,
         };
         let buffers = config.buffers.clone();
-        let parts =
-            Parts { queue: queue.clone(), driver, bypass, registration: registration.clone() };
+        let parts = Parts {
+            queue: queue.clone(),
+            driver,
+            bypass,
+            registration: registration.clone(),
+            path: path.into(),
+        };
         let thread = thread::Builder::new()
             .name("cow-reactor".into())
             .spawn(move || reactor::run(parts, move || make(config)))

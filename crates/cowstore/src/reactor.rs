@@ -16,10 +16,11 @@ use crate::completion::{Completion, mark_reactor_thread};
 use crate::error::{Error, closed};
 use crate::queue::{Queue, Submission};
 use crate::runtime::Registration;
-use cow_engine::{Action, Engine, Event, IoFailure, IoId, Op, OpId, Reply};
+use cow_engine::{Action, Engine, Event, EventKind, IoFailure, IoId, Op, OpId, PoolEvent, Reply};
 use cow_io::{Driver, IoDone, IoOp, IoRequest};
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -62,13 +63,15 @@ pub(crate) struct Parts {
     pub(crate) driver: Box<dyn Driver>,
     pub(crate) bypass: CacheBypass,
     pub(crate) registration: Option<Arc<Registration>>,
+    /// The pool's path, for the log.
+    pub(crate) path: PathBuf,
 }
 
 /// The body of the reactor's thread.
 pub(crate) fn run<M: Machine>(parts: Parts, make: impl FnOnce() -> M) {
     mark_reactor_thread();
-    let Parts { queue, driver, bypass, registration } = parts;
-    let mut desk = Desk { queue, driver, bypass, ops: Operations::default() };
+    let Parts { queue, driver, bypass, registration, path } = parts;
+    let mut desk = Desk { queue, driver, bypass, path, ops: Operations::default() };
     let result = catch_unwind(AssertUnwindSafe(|| Reactor::new(make(), &mut desk).run()));
     let error = match result {
         Ok(()) => closed(),
@@ -95,6 +98,7 @@ struct Desk {
     queue: Arc<Queue>,
     driver: Box<dyn Driver>,
     bypass: CacheBypass,
+    path: PathBuf,
     ops: Operations,
 }
 
@@ -227,6 +231,10 @@ impl<'a, M: Machine> Reactor<'a, M> {
                     reply(&mut self.desk.ops, id, result);
                     continue;
                 }
+                Action::Tell(event) => {
+                    log(&self.desk.path, &event);
+                    continue;
+                }
                 Action::Read { id, at, buf, bypass_cache } => {
                     let offset = at.byte_offset();
                     if bypass_cache {
@@ -248,6 +256,15 @@ impl<'a, M: Machine> Reactor<'a, M> {
             };
             self.desk.driver.submit(IoRequest { tag: id.0, op });
         }
+    }
+}
+
+/// What somebody may have to act on is a warning.
+fn log(path: &Path, event: &PoolEvent) {
+    let (pool, text) = (path.display(), event.kind.to_string());
+    match event.kind {
+        EventKind::SpaceLow(_) | EventKind::ClockSuspect { .. } => tracing::warn!(%pool, "{text}"),
+        _ => tracing::info!(%pool, "{text}"),
     }
 }
 

@@ -185,6 +185,9 @@ pub struct NodeInfo {
     pub holds: u32,
     /// Properties, sorted.
     pub props: Vec<(String, String)>,
+    /// Of a volume: bytes of data that it pays for, its snapshots included.
+    #[serde(default)]
+    pub charged_bytes: u64,
     /// How often the volume was rolled back.
     pub rollback_gen: u64,
     /// Who has it open, for reading or writing.
@@ -229,6 +232,7 @@ impl From<engine::NodeInfo> for NodeInfo {
             group: info.group,
             holds: info.holds,
             props: info.props,
+            charged_bytes: info.charged_bytes,
             rollback_gen: info.rollback_gen,
             open_readers: info.open_readers,
             open_writers: info.open_writers,
@@ -334,8 +338,14 @@ pub struct PoolInfo {
     pub data_bytes: u64,
     /// Allocated map nodes, tables and fixed areas.
     pub metadata_bytes: u64,
-    /// What can still be written.
+    /// What can still be written, to a volume without a reserve.
     pub free_bytes: u64,
+    /// What is kept for volumes with a reserve, beside what they have.
+    pub reserved_bytes: u64,
+    /// Percent of the capacity that new data cannot have; what is on its way back counts as free.
+    pub used_percent: u8,
+    /// The mark that the pool is at: 80, 90, 95; 0 below.
+    pub space_level: u8,
     /// Of deleted volumes and snapshots, on its way back.
     pub reclaiming_bytes: u64,
     /// Size of the journal.
@@ -383,6 +393,9 @@ impl From<engine::PoolInfo> for PoolInfo {
             data_bytes: info.data_bytes,
             metadata_bytes: info.metadata_bytes,
             free_bytes: info.free_bytes,
+            reserved_bytes: info.reserved_bytes,
+            used_percent: info.used_percent,
+            space_level: info.space_level,
             reclaiming_bytes: info.reclaiming_bytes,
             journal_bytes: info.journal_bytes,
             journal_used_bytes: info.journal_used_bytes,

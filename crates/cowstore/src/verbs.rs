@@ -1,6 +1,7 @@
 //! What is done to a pool as a whole: volumes, snapshots, properties, sizes.
 
 use crate::error::{Error, unexpected};
+use crate::events::PoolEvent;
 use crate::pool::Pool;
 use crate::types::{
     DeleteOptions, IMPORTING, Kept, NodeInfo, PoolInfo, Props, RollbackOptions, SetSize,
@@ -202,6 +203,14 @@ impl Pool {
     pub fn free_up(&self, bytes: u64) -> Result<SetSize, Error> {
         let reply = self.call(Op::FreeUp { bytes });
         expect!(reply, Reply::SetSize(size) => size.into())
+    }
+
+    /// What happened since opening after the event `after`, oldest first; 0 for all that is known.
+    /// The newest 64 are kept.
+    pub fn events(&self, after: u64) -> Result<Vec<PoolEvent>, Error> {
+        let mut events = self.info(false)?.events;
+        events.retain(|event| event.seq > after);
+        Ok(events)
     }
 
     /// The state of the pool. `exact` folds first what is pending.

@@ -122,7 +122,7 @@ impl Fold {
         };
         let mut core = self.cx.core();
         // Half of it: a layer that came after the freeze counts the row as well.
-        let have = core.available(Tier::Reclaim) / 2;
+        let have = core.available(Tier::Reclaim, None) / 2;
         let mut granted = leaves;
         while granted > 0 && blocks(granted as u64) > have {
             granted /= 2;

@@ -117,7 +117,7 @@ impl Fold {
     }
 
     async fn new_chunk(&mut self) -> Result<Option<Phys>, Error> {
-        if self.cx.core().available(Tier::Meta) < CHUNK_BLOCKS {
+        if self.cx.core().available(Tier::Meta, None) < CHUNK_BLOCKS {
             return Ok(None);
         }
         loop {

@@ -198,6 +198,7 @@ impl Fold {
         }
         let layers = Arc::new(std::mem::take(&mut pool.active));
         pool.folding = Some(Arc::clone(&layers));
+        pool.shares.freeze();
         pool.since_freeze.clear();
         let reserved = layers.reserve_blocks() + pool.tree.pending_blocks();
         let free = pool.alloc.free_blocks() + set_aside;

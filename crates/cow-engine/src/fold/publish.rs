@@ -38,6 +38,8 @@ impl Fold {
         let cp_seq = checkpoint.seq;
         pool.cp = checkpoint;
         pool.rebase_layers();
+        pool.shares.thaw();
+        pool.refresh_guarantees();
         core.publications = publication;
         core.publish_views(&folded);
         core.roots_saved();

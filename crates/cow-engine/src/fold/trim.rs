@@ -152,7 +152,7 @@ impl Fold {
         let rows = self.tree.trim_row_blocks(z);
         let mut core = self.cx.core();
         // Half of it: a layer that came after the freeze counts the rows as well.
-        let have = core.available(Tier::Discard) / 2;
+        let have = core.available(Tier::Discard, None) / 2;
         if have < rows + spine + 2 {
             core.fold.trim_starved = true;
             return None;

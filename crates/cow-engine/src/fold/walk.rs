@@ -114,7 +114,7 @@ impl Fold {
         // Twice: a layer that came after the freeze counts the row as well, once it is there. The
         // part of the slop that nothing else may use for good has room for that, as long as a row
         // has less than some 40,000 cells in the smallest pool.
-        let enough = core.available(Tier::Reclaim) >= 2 * blocks;
+        let enough = core.available(Tier::Reclaim, None) >= 2 * blocks;
         if enough {
             core.fold.splice_blocks += blocks;
             core.fold.left += blocks;

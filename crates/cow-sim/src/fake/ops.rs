@@ -307,6 +307,7 @@ fn info(name: String, kind: NodeKind, node: &crate::model::Snap) -> NodeInfo {
         group: 0,
         holds: 0,
         props: node.props.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
+        charged_bytes: 0,
         rollback_gen: 0,
         open_readers: 0,
         open_writers: 0,

@@ -9,7 +9,7 @@ use super::trees::set_root;
 use crate::{Tree, TreeError};
 use cow_format::blob::BlobRef;
 use cow_format::record::Record;
-use cow_format::{BLOCK_SIZE, Buf, FrameSeq, Gen, NodeId, Phys};
+use cow_format::{BLOCK_SIZE, Buf, FrameSeq, Gen, NodeId, Phys, VolumeId};
 use std::collections::BTreeMap;
 
 pub(crate) const FAN: u64 = 2;
@@ -340,6 +340,7 @@ impl Sim {
         }
         tree.clear_dirty();
         super::oracle::check(self, &tree);
+        check_charges(&tree);
         let mut again = super::table::read(&self.pages, tree.counters());
         super::oracle::assert_same(self, &tree, &again);
         for record in &log {
@@ -360,5 +361,16 @@ impl Sim {
             self.tree.unload_row(id);
             self.tree.unload_props(id);
         }
+    }
+}
+
+/// Each block has one payer: the sums that are kept are those of the nodes.
+fn check_charges(tree: &Tree) {
+    let mut sums = std::collections::BTreeMap::<VolumeId, u64>::new();
+    for node in tree.iter() {
+        *sums.entry(node.entry.volume).or_default() += node.entry.born.data;
+    }
+    for (volume, sum) in sums {
+        assert_eq!(tree.charge(volume), sum, "volume {volume}");
     }
 }

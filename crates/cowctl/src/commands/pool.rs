@@ -9,6 +9,9 @@ use cowstore::{CreateOptions, Pool, PoolInfo as Info, Verb};
 use serde_json::{Value, json};
 use std::path::Path;
 
+/// Events that are shown to people; JSON has all.
+const RECENT_EVENTS: usize = 5;
+
 pub fn create(path: &Path, args: &PoolCreate) -> Result<(), Failure> {
     let options = CreateOptions {
         size_bytes: args.size,
@@ -44,7 +47,8 @@ pub fn info(path: &Path, args: &PoolInfo) -> Result<(), Failure> {
                 size(info.metadata_bytes)
             ),
         ),
-        ("free", size(info.free_bytes)),
+        ("free", format!("{} ({} % used)", size(info.free_bytes), info.used_percent)),
+        ("reserved", size(info.reserved_bytes)),
         ("reclaiming", size(info.reclaiming_bytes)),
         (
             "journal",
@@ -63,7 +67,8 @@ pub fn info(path: &Path, args: &PoolInfo) -> Result<(), Failure> {
         ),
         ("health", health(&info)),
     ];
-    lines.extend(info.events.iter().map(|event| {
+    let recent = info.events.iter().rev().take(RECENT_EVENTS).rev();
+    lines.extend(recent.map(|event| {
         let at = human_time(event.at_ns).unwrap_or_default();
         ("event", format!("{at} {}", event.text))
     }));

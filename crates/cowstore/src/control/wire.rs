@@ -136,6 +136,10 @@ impl From<&Error> for WireError {
             Error::Corrupt(text) => ("corrupt", text.as_str()),
             Error::Unsupported(text) => ("unsupported", text.as_str()),
             Error::Invalid(text) => ("invalid", text.as_str()),
+            Error::NoSpace(SpaceKind::Reserve { missing_bytes }) => {
+                let (kind, message) = ("no_space".into(), "reserve".into());
+                return Self { kind, message, errno: None, offset: Some(*missing_bytes) };
+            }
             Error::NoSpace(space) => {
                 let name = SPACES.iter().find(|(_, kind)| kind == space);
                 ("no_space", name.map_or("pool", |(name, _)| *name))
@@ -162,6 +166,9 @@ impl From<WireError> for Error {
             "poisoned" => Self::Poisoned(message),
             "corrupt" => Self::Corrupt(message),
             "invalid" => Self::Invalid(message),
+            "no_space" if message == "reserve" => {
+                Self::NoSpace(SpaceKind::Reserve { missing_bytes: offset.unwrap_or(0) })
+            }
             "no_space" => {
                 let space = SPACES.iter().find(|(name, _)| *name == message);
                 Self::NoSpace(space.map_or(SpaceKind::Pool, |(_, kind)| *kind))

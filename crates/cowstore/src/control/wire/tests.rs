@@ -17,6 +17,7 @@ fn errors_survive_the_way() {
         Error::Unsupported(text()),
         Error::Invalid(text()),
     ];
+    errors.push(Error::NoSpace(SpaceKind::Reserve { missing_bytes: 1 << 40 }));
     errors.extend(SPACES.map(|(_, kind)| Error::NoSpace(kind)));
     errors.extend(OPERATIONS.iter().map(|op| Error::Io { errno: 28, op, offset: 1 << 60 }));
     for error in errors {

@@ -1,0 +1,102 @@
+//! How much space a volume may take, and how much is kept for it: the values of its properties
+//! `budget` and `reserve`.
+
+use std::fmt;
+
+/// Most bytes of data that the volume and its snapshots may hold.
+pub const BUDGET: &str = "budget";
+/// Space that is kept for the volume, so that its writes find room in a full pool.
+pub const RESERVE: &str = "reserve";
+
+/// The word for a reserve of the volume's whole size, whatever that is.
+const FULL: &str = "full";
+const UNITS: &[u8] = b"KMGTP";
+
+/// How much of a volume is promised to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reserve {
+    /// All of it.
+    Full,
+    /// So many bytes of it, whichever are written.
+    Bytes(u64),
+}
+
+/// What the properties of a volume say about space.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SpacePolicy {
+    /// In bytes.
+    pub budget: Option<u64>,
+    /// What is kept for it.
+    pub reserve: Option<Reserve>,
+}
+
+impl SpacePolicy {
+    /// Takes note of a property. What an older program let pass as a value says nothing.
+    pub(crate) fn set(&mut self, key: &str, value: Option<&str>) {
+        match key {
+            BUDGET => self.budget = value.and_then(parse_size),
+            RESERVE => self.reserve = value.and_then(Reserve::parse),
+            _ => {}
+        }
+    }
+}
+
+impl Reserve {
+    pub(crate) fn parse(value: &str) -> Option<Self> {
+        if value == FULL {
+            return Some(Self::Full);
+        }
+        parse_size(value).map(Self::Bytes)
+    }
+}
+
+impl fmt::Display for Reserve {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Full => f.write_str(FULL),
+            Self::Bytes(bytes) => write!(f, "{bytes}"),
+        }
+    }
+}
+
+/// Bytes of `123`, `64K`, `10G`, `10GiB`: powers of 1024. Nothing for 0.
+pub(crate) fn parse_size(text: &str) -> Option<u64> {
+    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let unit = unit.to_ascii_uppercase();
+    let letter = unit.strip_suffix("IB").unwrap_or(&unit);
+    let power = match letter.as_bytes() {
+        [] if unit.is_empty() => 0,
+        [letter] => 1 + UNITS.iter().position(|known| known == letter)?,
+        _ => return None,
+    };
+    let bytes = number.parse::<u64>().ok()?.checked_mul(1 << (10 * power));
+    bytes.filter(|bytes| *bytes > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_those_of_the_command() {
+        for (text, bytes) in [
+            ("1", 1),
+            ("64K", 64 << 10),
+            ("64k", 64 << 10),
+            ("10G", 10 << 30),
+            ("10GiB", 10 << 30),
+            ("3T", 3 << 40),
+        ] {
+            assert_eq!(parse_size(text), Some(bytes), "{text}");
+        }
+        for text in
+            ["", "0", "0K", "K", "-1", "+1", "1 K", "1KK", "1iB", "10GB", "99999999P", "1.5G"]
+        {
+            assert_eq!(parse_size(text), None, "{text}");
+        }
+        assert_eq!(Reserve::parse("full"), Some(Reserve::Full));
+        assert_eq!(Reserve::parse("1M"), Some(Reserve::Bytes(1 << 20)));
+        assert_eq!(Reserve::parse("all"), None);
+    }
+}
