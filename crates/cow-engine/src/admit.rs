@@ -179,8 +179,17 @@ pub(crate) async fn admit_for(cx: &Cx, ask: &Ask<'_>) -> Result<Promise, Error> 
     loop {
         let lack = {
             let mut core = cx.core();
-            core.writable()?;
-            match core.room_for(ask, replaced.1) {
+            let pool = core.writable()?;
+            let queues = ask.tier == Tier::Data && pool.shares.guarantee(volume).is_none();
+            let room = if !queues || wait.is_next(&core) {
+                core.room_for(ask, replaced.1)
+            } else {
+                Err(Lack::Turn)
+            };
+            if queues && matches!(room, Err(Lack::Turn | Lack::Pool)) {
+                wait.stand(&mut core);
+            }
+            match room {
                 Ok(()) => {
                     let (charge, blocks) = (data.saturating_sub(replaced.1), data + map);
                     let pool = core.writable()?;

@@ -13,6 +13,7 @@ use crate::range_locks::RangeLocks;
 use crate::seal_state::SealState;
 use crate::share_state::Shares;
 use crate::size_state::Sizes;
+use crate::space_queue::SpaceQueue;
 use crate::wait::{IoTable, TaskId, WaitList};
 use crate::{Config, Reply};
 use cow_alloc::Allocator;
@@ -106,6 +107,7 @@ pub(crate) struct Core {
     pub(crate) spawned: Vec<Pin<Box<dyn Future<Output = ()>>>>,
     pub(crate) flush_wait: WaitList,
     pub(crate) fold_wait: WaitList,
+    pub(crate) space_queue: SpaceQueue,
     /// Who waits for another operation to need less than it was promised.
     pub(crate) promise_wait: WaitList,
     pub(crate) lock_wait: WaitList,
@@ -143,6 +145,7 @@ impl Core {
             spawned: Vec::new(),
             flush_wait: WaitList::default(),
             fold_wait: WaitList::default(),
+            space_queue: SpaceQueue::default(),
             promise_wait: WaitList::default(),
             lock_wait: WaitList::default(),
             tick_wait: WaitList::default(),

@@ -50,6 +50,7 @@ mod share_state;
 mod size_state;
 mod sizes;
 mod space;
+mod space_queue;
 mod space_wait;
 mod task;
 mod tell;

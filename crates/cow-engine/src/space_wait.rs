@@ -19,6 +19,8 @@ pub(crate) enum Lack {
     Budget,
     /// Free blocks.
     Pool,
+    /// Others were here before, and do not have enough yet.
+    Turn,
     /// Room in the file system below, for so many blocks of a fold.
     Below(u64),
 }
@@ -28,6 +30,8 @@ pub(crate) enum Lack {
 enum Step {
     /// It can look again.
     Nothing,
+    /// To be the next.
+    Turn,
     /// Room in the file system below.
     Below,
     /// A discard to be complete.
@@ -43,13 +47,25 @@ pub(crate) struct Wait {
     cx: Cx,
     rounds: usize,
     is_counted: bool,
+    ticket: Option<u64>,
     /// Attempts to get room below that had failed when it first asked.
     failures: Option<u64>,
 }
 
 impl Wait {
     pub(crate) fn new(cx: &Cx) -> Self {
-        Self { cx: cx.clone(), rounds: 0, is_counted: false, failures: None }
+        Self { cx: cx.clone(), rounds: 0, is_counted: false, ticket: None, failures: None }
+    }
+
+    /// Whether it is this one's turn. Those for whom something is kept, and what gives space
+    /// back, need not ask.
+    pub(crate) fn is_next(&self, core: &Core) -> bool {
+        core.space_queue.is_next(self.ticket)
+    }
+
+    /// It stands in the queue from now on.
+    pub(crate) fn stand(&mut self, core: &mut Core) {
+        self.ticket.get_or_insert_with(|| core.space_queue.join());
     }
 
     /// Waits until it is worth looking again.
@@ -60,6 +76,7 @@ impl Wait {
         let step = self.next(lack, volume)?;
         match step {
             Step::Nothing => {}
+            Step::Turn => self.cx.wait(|core| &mut core.space_queue.wait).await,
             Step::Below => self.cx.wait(|core| &mut core.below.wait).await,
             Step::Promise => self.cx.wait(|core| &mut core.promise_wait).await,
             Step::Discard | Step::Fold => {
@@ -76,7 +93,11 @@ impl Wait {
 
     fn next(&mut self, lack: Lack, volume: Option<VolumeId>) -> Result<Step, Error> {
         let mut core = self.cx.core();
-        let Lack::Below(map) = lack else { return core.lacks_blocks(lack, volume, self.rounds) };
+        let map = match lack {
+            Lack::Turn => return Ok(Step::Turn),
+            Lack::Budget | Lack::Pool => return core.lacks_blocks(lack, volume, self.rounds),
+            Lack::Below(map) => map,
+        };
         // One attempt to get it is worth waiting for.
         let before = *self.failures.get_or_insert(core.below.failures);
         if core.below.failures > before {
@@ -89,8 +110,13 @@ impl Wait {
 
 impl Drop for Wait {
     fn drop(&mut self) {
+        let mut core = self.cx.core();
         if self.is_counted {
-            self.cx.core().punch.waiters -= 1;
+            core.punch.waiters -= 1;
+        }
+        if let Some(ticket) = self.ticket {
+            core.space_queue.leave(ticket);
+            core.notify(|core| &mut core.space_queue.wait);
         }
     }
 }
