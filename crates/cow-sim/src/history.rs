@@ -40,6 +40,8 @@ pub struct HistoryConfig {
     /// Whether all that clients can see is compared with the oracle whenever a command was
     /// answered. Those in progress with it are waited for.
     pub compare: bool,
+    /// Whether volumes get budgets and reserves, in a pool that is often full.
+    pub shares: bool,
     /// Faults of the disk, in each life, between open and crash.
     pub faults: Faults,
     /// Which errors are no fault.
@@ -59,6 +61,7 @@ impl Default for HistoryConfig {
             short_lives: false,
             rot: false,
             compare: false,
+            shares: false,
             faults: Faults::default(),
             tolerance: Tolerance { io: false, no_space: true },
         }
@@ -78,6 +81,8 @@ pub struct Outcome {
     pub discarded: u64,
     /// Checkpoints that were lost.
     pub lost: u64,
+    /// Commands that were refused for want of space.
+    pub refused: u64,
 }
 
 impl std::iter::Sum for Outcome {
@@ -88,6 +93,7 @@ impl std::iter::Sum for Outcome {
             device_ops: sum.device_ops + one.device_ops,
             discarded: sum.discarded + one.discarded,
             lost: sum.lost + one.lost,
+            refused: sum.refused + one.refused,
         })
     }
 }
@@ -104,6 +110,7 @@ pub fn run_history<M: Machine>(
     let mut rng = Rng::new(seed);
     let mut outcome = Outcome::default();
     let mut workload = Workload::new(rng.fork(), config.palette);
+    workload.set_shares(config.shares);
     let (mut disk, mut oracle, mut kill) = (disk, Oracle::new(config.engine.ack), false);
     let mut lost = 0;
     for life in 0..config.lives {
@@ -116,6 +123,7 @@ pub fn run_history<M: Machine>(
         let ended = caught(|| live(&mut sim, &mut workload, config, &mut rng, kill));
         outcome.commands += sim.trace().len() as u64;
         outcome.device_ops += sim.world.disk().done();
+        outcome.refused += sim.refused();
         outcome.discarded += sim.world.disk().counts().discard.blocks;
         let trace = tail(sim.trace());
         let failed = |text: String| format!("life {life}: {text}{trace}");

@@ -9,6 +9,7 @@ mod observe;
 mod recover;
 mod roots;
 mod rot;
+mod shares;
 
 pub use observe::observe;
 pub use recover::{Recovered, examine, interrupted, recover};
@@ -72,6 +73,7 @@ pub struct Sim<M> {
     probe: Option<Probe>,
     fuse: Option<u64>,
     tolerance: Tolerance,
+    refused: u64,
     trace: Vec<Cmd>,
 }
 
@@ -95,6 +97,7 @@ impl<M: Machine> Sim<M> {
             probe: None,
             fuse: None,
             tolerance: Tolerance::default(),
+            refused: 0,
             trace: Vec::new(),
         }
     }
@@ -118,6 +121,12 @@ impl<M: Machine> Sim<M> {
     #[must_use]
     pub fn trace(&self) -> &[Cmd] {
         &self.trace
+    }
+
+    /// How many commands were refused for want of space.
+    #[must_use]
+    pub fn refused(&self) -> u64 {
+        self.refused
     }
 
     /// How many commands are in progress.
@@ -340,9 +349,12 @@ impl<M: Machine> Sim<M> {
                 self.follow(cmd);
             }
             Err(error) => {
+                self.refused += u64::from(matches!(error, Error::NoSpace(_)));
                 let legal = match error {
                     Error::Stale(_) => *unsure,
-                    Error::NoSpace(_) => self.tolerance.no_space,
+                    Error::NoSpace(_) => {
+                        self.tolerance.no_space && !self.breaks_promise(cmd, error)
+                    }
                     Error::Io { .. } | Error::Poisoned(_) => self.tolerance.io,
                     Error::Corrupt(_) => false,
                     _ => expected.is_some() || *unsure,

@@ -109,6 +109,21 @@ fn tight_histories() {
     println!("tight_histories: {all:?} in {:.1} s", begun.elapsed().as_secs_f64());
 }
 
+/// Budgets and reserves of volumes, in pools that are often full: no write to a volume for which
+/// space is kept is refused, and no other for want of a budget that it does not have.
+#[test]
+fn share_histories() {
+    let begun = Instant::now();
+    let run = |seed| {
+        let options = PoolOptions { journal_blocks: 16_300, ..PoolOptions::default() };
+        let config = HistoryConfig { shares: true, ..config(seed, seed % 2 == 1) };
+        run_history::<Engine>(seed, format(&options), &config)
+    };
+    let all: Outcome = for_seeds("share_histories", 30, run).into_iter().sum();
+    println!("share_histories: {all:?} in {:.1} s", begun.elapsed().as_secs_f64());
+    assert!(all.refused > 0, "no pool was ever full");
+}
+
 /// Reads that give an older version or a flipped bit, and are right when repeated.
 #[test]
 fn misread_histories() {

@@ -30,6 +30,7 @@ pub struct Workload {
     palette: u64,
     names: u64,
     branched: bool,
+    shares: bool,
     written: BTreeSet<u64>,
 }
 
@@ -37,7 +38,20 @@ impl Workload {
     /// Clients that act by `rng` and choose from `palette` contents; from 0: never one twice.
     #[must_use]
     pub fn new(rng: Rng, palette: u64) -> Self {
-        Self { rng, token: 1, palette, names: 0, branched: false, written: BTreeSet::new() }
+        Self {
+            rng,
+            token: 1,
+            palette,
+            names: 0,
+            branched: false,
+            shares: false,
+            written: BTreeSet::new(),
+        }
+    }
+
+    /// Whether volumes get budgets and reserves, and enough is written to fill a pool.
+    pub fn set_shares(&mut self, on: bool) {
+        self.shares = on;
     }
 
     /// What a write of `blocks` blocks is made from.
@@ -72,6 +86,13 @@ impl Workload {
     pub fn next(&mut self, oracle: &Oracle) -> Option<Cmd> {
         let volumes: Vec<String> = oracle.live().volumes.keys().cloned().collect();
         let Some(volume) = self.rng.pick(&volumes).cloned() else { return Some(self.create()) };
+        if self.shares
+            && self.rng.one_in(10)
+            && let Some(cmd) = self.share(oracle)
+            && !oracle.in_flight_conflict(&cmd)
+        {
+            return Some(cmd);
+        }
         let cmd = match self.rng.below(100) {
             0..36 => self.write(oracle, &volume),
             36..46 => self.zero(oracle, &volume),
@@ -258,6 +279,35 @@ impl Workload {
         let key = format!("k{}", self.rng.below(3));
         let value = (!self.rng.one_in(3)).then(|| "x".repeat(self.rng.below(60) as usize));
         Cmd::SetProp { name, key, value }
+    }
+
+    /// A volume gets, or loses, a budget or a reserve; or much is written at once.
+    /// The small ones get a reserve, and the large ones fill the pool.
+    fn share(&mut self, oracle: &Oracle) -> Option<Cmd> {
+        let volumes = &oracle.live().volumes;
+        let mut by_size: Vec<_> = volumes.iter().map(|(name, v)| (v.head.size, name)).collect();
+        by_size.sort_unstable();
+        let values = match self.rng.below(8) {
+            0 => ("budget", ["64K", "1M", "8M", "1G"]),
+            1 => ("reserve", ["full", "full", "1M", "8M"]),
+            _ => {
+                let &(size, volume) = by_size.last()?;
+                let blocks = self.rng.range(200, 2000);
+                let start = self.rng.below(80) * MIB;
+                let offset = start.min(size.saturating_sub(blocks * BLOCK) / BLOCK * BLOCK);
+                let len = (blocks * BLOCK).min(size - offset);
+                let token = self.token(len / BLOCK);
+                self.written.extend(blocks_of(offset, len));
+                let volume = volume.to_owned();
+                return Some(Cmd::Write { volume, offset, len, token, fua: false });
+            }
+        };
+        let (key, values) = values;
+        let &(_, volume) =
+            if key == "reserve" { by_size.first()? } else { self.rng.pick(&by_size)? };
+        let value = self.rng.pick(&values).filter(|_| !self.rng.clone().one_in(4));
+        let value = value.map(|value| (*value).to_owned());
+        Some(Cmd::SetProp { name: volume.to_owned(), key: key.to_owned(), value })
     }
 
     /// What must be refused.
