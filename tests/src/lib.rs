@@ -7,6 +7,7 @@ mod agent;
 pub mod hooked;
 pub mod http;
 mod images;
+mod mounted;
 mod nbd;
 mod place;
 pub mod seeds;
@@ -15,6 +16,7 @@ mod tools;
 
 pub use agent::{Agent, configure, quickstart, resembles};
 pub use images::{file_hash, hash, pattern, sparse_image};
+pub use mounted::{Mounted, have_fuse};
 pub use nbd::Client;
 pub use place::{Outcome, Place, cowctl};
 pub use server::Server;

@@ -16,6 +16,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("losetup", "util-linux"),
     ("mount", "mount"),
     ("setpriv", "util-linux"),
+    ("fusermount3", "fuse3"),
     ("bash", "bash"),
     ("curl", "curl"),
     ("node", "nodejs"),

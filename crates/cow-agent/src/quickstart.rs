@@ -194,7 +194,7 @@ fn host(
     let shutdown = move || {
         stop.send_replace(true);
     };
-    Host { exports: Some(Arc::new(exports)), shutdown: Some(Arc::new(shutdown)) }
+    Host { exports: Some(Arc::new(exports)), shutdown: Some(Arc::new(shutdown)), ..Host::default() }
 }
 
 fn watch_signals(stop: watch::Sender<bool>) -> Result<()> {

@@ -1,5 +1,6 @@
 //! The command line.
 
+mod mount;
 mod pool;
 mod prune;
 mod roots;
@@ -9,6 +10,7 @@ use crate::units::{object_name, parse_size, property, snapshot_name, volume_name
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
+pub use mount::{Mount, Umount};
 pub use pool::{PoolCommand, PoolCreate, PoolGrow, PoolInfo, PoolSet};
 pub use prune::Prune;
 pub use roots::{Root, Verify};
@@ -85,6 +87,11 @@ pub enum Command {
     Verify(Verify),
     /// Serve the volumes and snapshots over NBD
     Serve(Serve),
+    /// Show every volume and snapshot as a file
+    Mount(Mount),
+    /// End that
+    #[command(visible_alias = "unmount")]
+    Umount(Umount),
     /// Check the structure of the pool, and every checksum; live on its last checkpoint
     Check(Check),
     /// Show what stands on the disk

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   args                 the words            units     sizes, times, names
-//!   dispatch             from the words to    commands, serve, demo: what each verb does
+//!   dispatch             from the words to    commands, serve, mount, demo: what each verb does
+//!   signals, notify      what ends a server; what systemd hears of it
 //!   session              the pool, here or in the process that has it
 //!   image                its file, for the checker
 //!   output, progress     what is shown        failure   why not, and the exit code
@@ -15,10 +16,13 @@ mod demo;
 mod dispatch;
 mod failure;
 mod image;
+mod mount;
+mod notify;
 mod output;
 mod progress;
 mod serve;
 mod session;
+mod signals;
 mod units;
 
 use clap::Parser;

@@ -2,7 +2,7 @@
 
 use crate::completion::Inbox;
 use crate::error::{Error, unexpected};
-use crate::manage::{Answer, ExportInfo, Manage, Verb};
+use crate::manage::{Answer, ExportInfo, Manage, MountHost, Verb};
 use crate::pool::Pool;
 use crate::roots;
 use crate::transfer::{self, ExportOptions, Progress, Watch};
@@ -24,6 +24,8 @@ pub struct Host {
     pub exports: Option<Arc<dyn Fn() -> Vec<ExportInfo> + Send + Sync>>,
     /// Begins its end. Must not wait for it.
     pub shutdown: Option<Arc<dyn Fn() + Send + Sync>>,
+    /// Mounts it.
+    pub mounts: Option<Arc<dyn MountHost>>,
 }
 
 impl Manage for Pool {
@@ -72,6 +74,13 @@ pub(crate) fn perform(
         Verb::Exports => {
             Ok(Answer::Exports(host.exports.as_ref().map_or_else(Vec::new, |list| list())))
         }
+        Verb::Mount { dir } => {
+            let dir = mounts(host)?.mount(dir.as_deref())?;
+            Ok(Answer::Mounted { dir, pid: std::process::id() })
+        }
+        Verb::Unmount { dir } => {
+            mounts(host)?.unmount(dir.as_deref()).map(|ends| Answer::Unmounted { ends })
+        }
         Verb::Shutdown => {
             let shutdown = host.shutdown.as_ref();
             let unable = || Error::Unsupported("this process cannot be ended so".into());
@@ -80,6 +89,11 @@ pub(crate) fn perform(
         }
         other => change(pool, other),
     }
+}
+
+fn mounts(host: &Host) -> Result<&dyn MountHost, Error> {
+    let unable = || Error::Unsupported("the process that has the pool cannot mount it".into());
+    host.mounts.as_deref().ok_or_else(unable)
 }
 
 fn needed(file: Option<Arc<File>>) -> Result<Arc<File>, Error> {

@@ -108,7 +108,7 @@ pub use diff::{Change, Changes, DiffOptions};
 pub use error::{Error, SpaceKind};
 pub use events::{PoolEvent, SpaceLevel};
 pub use identity::Identity;
-pub use manage::{Answer, ExportInfo, Manage, Verb};
+pub use manage::{Answer, ExportInfo, Manage, MountHost, Verb};
 pub use options::{CreateOptions, Memory, OpenOptions};
 pub use pieces::IoFuture;
 pub use pool::Pool;

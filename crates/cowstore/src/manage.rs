@@ -9,6 +9,7 @@ use crate::types::{
 };
 use serde::{Deserialize, Serialize};
 use std::fs::File;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// What can be asked of a pool, in a form that can be sent. Names are `VOL` or `VOL@SNAP`.
@@ -203,6 +204,19 @@ pub enum Verb {
     },
     /// What the process that has the pool serves, and to whom. Answer: `Exports`.
     Exports,
+    /// The process that has the pool shall mount it: every volume and snapshot becomes a file.
+    /// Answer: `Mounted`.
+    Mount {
+        /// An absolute path; a place of that process's own, for `attach`, if not given.
+        #[serde(default)]
+        dir: Option<PathBuf>,
+    },
+    /// It shall unmount it. Answer: `Unmounted`.
+    Unmount {
+        /// As for `Mount`.
+        #[serde(default)]
+        dir: Option<PathBuf>,
+    },
     /// The process that has the pool shall end in good order. Answer: `Done`, when it has begun
     /// to.
     Shutdown,
@@ -255,6 +269,18 @@ pub enum Answer {
     Transferred(Transferred),
     /// What is served.
     Exports(Vec<ExportInfo>),
+    /// Where the pool is mounted now.
+    Mounted {
+        /// The directory.
+        dir: PathBuf,
+        /// The process that serves it.
+        pid: u32,
+    },
+    /// It is not mounted there any more.
+    Unmounted {
+        /// The process was there for that alone, and ends now.
+        ends: bool,
+    },
 }
 
 /// Something that is served to clients.
@@ -269,6 +295,23 @@ pub struct ExportInfo {
     pub read_only: bool,
     /// Who has it open now.
     pub clients: Vec<String>,
+}
+
+/// Mounts the pool of this process, for [`Verb::Mount`]. How is for the program around the pool to
+/// know.
+pub trait MountHost: Send + Sync {
+    /// Mounts it at `dir`, or, without one, at a place of its own; there once, however often it is
+    /// asked. Says where.
+    ///
+    /// # Errors
+    /// `Busy` where something is mounted already, and when this process is about to end.
+    fn mount(&self, dir: Option<&Path>) -> Result<PathBuf, Error>;
+
+    /// Undoes that. Whether the process ends now, as it was there for this mount alone.
+    ///
+    /// # Errors
+    /// `NotFound` when it is not mounted there, `Busy` while something in it is open.
+    fn unmount(&self, dir: Option<&Path>) -> Result<bool, Error>;
 }
 
 /// A pool that can be managed, here or in another process.

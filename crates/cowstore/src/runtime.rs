@@ -59,6 +59,15 @@ impl Holder {
     }
 }
 
+/// A place for what belongs to an open pool and must not outlive this boot: `<key>.<ending>` in the
+/// directory of the registry, which is made if need be. Nothing is made there.
+///
+/// # Errors
+/// `Unsupported` when there is no directory that is closed to others.
+pub fn path_of(identity: &Identity, ending: &str) -> Result<PathBuf, Error> {
+    Ok(directory()?.join(format!("{}.{ending}", identity.key)))
+}
+
 /// The text of a busy pool.
 pub(crate) fn in_use(path: &Path, holder: Option<&Holder>) -> String {
     match holder {

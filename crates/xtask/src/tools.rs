@@ -21,6 +21,7 @@ const TOOLS: &[(&str, &str)] = &[
     ("e2fsck", "e2fsprogs"),
     ("debugfs", "e2fsprogs"),
     ("losetup", "util-linux"),
+    ("fusermount3", "fuse3"),
     ("curl", "curl"),
     ("node", "nodejs"),
     ("python3", "python3"),

@@ -1,23 +1,22 @@
 //! `serve`: the pool over NBD, and its control socket.
 
 mod address;
-mod notify;
 
 use crate::args::Serve;
 use crate::failure::Failure;
-use crate::output;
+use crate::mount::{Hosted, Mounts};
 use crate::session::{must_exist, open_options};
+use crate::signals;
+use crate::{notify, output};
 use address::Listen;
+use cow_fuse::protect;
 use cow_nbd::{PoolExports, Server, ServerError, ServerHandle, exports_of, socket_beside};
 use cowstore::control::{ControlServer, Host};
 use cowstore::{ExportInfo, Pool};
 use serde_json::{Value, json};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, OnceLock};
-use std::thread;
 
 /// Serves until a signal, or a request over the control socket, ends it.
 pub fn run(path: &Path, args: &Serve) -> Result<(), Failure> {
@@ -25,6 +24,8 @@ pub fn run(path: &Path, args: &Serve) -> Result<(), Failure> {
     let listen = args.nbd.iter().map(|text| Listen::parse(text)).collect::<Result<Vec<_>, _>>();
     let listen = listen.map_err(Failure::Usage)?;
     let fail = Failure::of(path);
+    // It may come to serve block devices to this host; before any thread is started.
+    let _ = protect::mark_io_flusher();
     let pool = Pool::open(path, &open_options(args.read_only)).map_err(&fail)?;
     let pool = Arc::new(pool);
     let served = serve(&pool, listen, args);
@@ -36,9 +37,11 @@ pub fn run(path: &Path, args: &Serve) -> Result<(), Failure> {
 fn serve(pool: &Arc<Pool>, listen: Vec<Listen>, args: &Serve) -> Result<(), Failure> {
     let fail = Failure::of(pool.path());
     let (stop, stopped) = channel();
-    watch_signals(stop.clone())?;
+    signals::watch(stop.clone(), ())?;
     let nbd = Arc::new(OnceLock::new());
-    let control = ControlServer::start(pool.clone(), host(pool, &nbd, stop)).map_err(&fail)?;
+    let mounts = Mounts::new(pool, None);
+    let control =
+        ControlServer::start(pool.clone(), host(pool, &nbd, &mounts, stop)).map_err(&fail)?;
     let exports = Arc::new(PoolExports::new(pool.clone()));
     let mut notes = Vec::new();
     let server = start_nbd(pool.path(), control.socket(), listen, args, exports, &mut notes)?;
@@ -53,6 +56,7 @@ fn serve(pool: &Arc<Pool>, listen: Vec<Listen>, args: &Serve) -> Result<(), Fail
     wait(&stopped);
     notify::systemd("STOPPING=1");
     server.shutdown();
+    mounts.end_all(true);
     control.stop();
     Ok(())
 }
@@ -63,19 +67,13 @@ fn wait(stopped: &Receiver<()>) {
     let _ = stopped.recv();
 }
 
-fn watch_signals(stop: Sender<()>) -> Result<(), Failure> {
-    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])
-        .map_err(|e| Failure::Failed(format!("cannot catch signals: {e}")))?;
-    let watch = move || {
-        // The second signal finds nobody waiting, and does no harm.
-        while signals.forever().next().is_some() && stop.send(()).is_ok() {}
-    };
-    let thread = thread::Builder::new().name("signals".into()).spawn(watch);
-    thread.map(|_| ()).map_err(|e| Failure::Failed(format!("cannot start a thread: {e}")))
-}
-
 /// What the control socket needs to know of the server.
-fn host(pool: &Arc<Pool>, nbd: &Arc<OnceLock<Arc<ServerHandle>>>, stop: Sender<()>) -> Host {
+fn host(
+    pool: &Arc<Pool>,
+    nbd: &Arc<OnceLock<Arc<ServerHandle>>>,
+    mounts: &Arc<Mounts>,
+    stop: Sender<()>,
+) -> Host {
     let (pool, nbd) = (Arc::downgrade(pool), nbd.clone());
     let exports = move || {
         let (Some(pool), Some(server)) = (pool.upgrade(), nbd.get()) else { return Vec::new() };
@@ -85,7 +83,11 @@ fn host(pool: &Arc<Pool>, nbd: &Arc<OnceLock<Arc<ServerHandle>>>, stop: Sender<(
         // Nobody listens when it is ending already.
         let _ = stop.send(());
     };
-    Host { exports: Some(Arc::new(exports)), shutdown: Some(Arc::new(shutdown)) }
+    Host {
+        exports: Some(Arc::new(exports)),
+        shutdown: Some(Arc::new(shutdown)),
+        mounts: Some(Arc::new(Hosted(mounts.clone()))),
+    }
 }
 
 /// Listens where the command line says; else on what the parent process passed; else on a socket

@@ -193,6 +193,7 @@ pub fn stopping(backend: &dyn Backend) {
     let host = Host {
         exports: Some(Arc::new(move || exports.clone())),
         shutdown: Some(Arc::new(move || flag.store(true, Ordering::SeqCst))),
+        ..Host::default()
     };
     let server = ControlServer::start(pool.clone(), host).unwrap();
     let client = ControlClient::connect(place.path("pool.cow")).unwrap();

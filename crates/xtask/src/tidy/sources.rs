@@ -9,6 +9,7 @@ use crate::metadata::Metadata;
 /// Crates that may use `unsafe`, each with its reason.
 const UNSAFE_ALLOWED: &[(&str, &str)] = &[
     ("cow-io", "io_uring submissions and the system calls around them"),
+    ("cow-fuse", "system calls on mounts and devices, all in sys.rs"),
     ("cow-nbd", "system calls on sockets, and the descriptors that systemd passes"),
     ("cowstore", "the system calls that std does not offer, all in sys.rs"),
 ];
