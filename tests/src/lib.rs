@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod agent;
+mod attached;
 pub mod hooked;
 pub mod http;
 mod images;
@@ -15,6 +16,7 @@ mod server;
 mod tools;
 
 pub use agent::{Agent, configure, quickstart, resembles};
+pub use attached::{Attached, MountedFs, have_loops};
 pub use images::{file_hash, hash, pattern, sparse_image};
 pub use mounted::{Mounted, have_fuse};
 pub use nbd::Client;

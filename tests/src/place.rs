@@ -39,6 +39,21 @@ impl Default for Place {
     }
 }
 
+/// What a failed test has left attached would stay, and so would its server.
+impl Drop for Place {
+    fn drop(&mut self) {
+        let entries = std::fs::read_dir(self.path("run/cow")).into_iter().flatten();
+        let mut names = entries.filter_map(Result::ok).map(|entry| entry.file_name());
+        if !names.any(|name| name.to_string_lossy().contains(".mnt.")) {
+            return;
+        }
+        for line in self.run(&["attachments", "-H"]).stdout.lines() {
+            let name = line.split('\t').next().unwrap_or_default();
+            let _ = self.run(&["detach", name]);
+        }
+    }
+}
+
 impl Place {
     /// An empty one.
     pub fn new() -> Self {
@@ -81,6 +96,7 @@ impl Place {
             .args(words)
             .env("COWCTL_POOL", &self.pool)
             .env("COW_RUNTIME_DIR", self.path("run"))
+            .env("COWCTL_DEVICE_DIR", self.path("dev"))
             .current_dir(self.dir.path())
             .stdin(Stdio::null());
         command

@@ -10,6 +10,7 @@
 //!   transfer     those that move data: handed to the pool, answered from its reactor
 //!   names        those about names and attributes, on a thread of their own
 //!   handles      what is open                         errno      errors as the kernel knows them
+//!   loops        block devices over files of a mount
 //!   protect      not deadlocking with memory reclaim  sys        the unsafe system calls
 //! ```
 //!
@@ -26,6 +27,7 @@
 mod errno;
 mod fs;
 mod handles;
+pub mod loops;
 mod mount;
 pub mod mountinfo;
 mod names;

@@ -2,7 +2,9 @@
 //! this crate is here.
 
 use std::ffi::{CStr, CString};
+use std::fs::File;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::ptr;
@@ -69,4 +71,118 @@ pub(crate) fn lock_memory() -> io::Result<()> {
     let flags = libc::MCL_CURRENT | libc::MCL_FUTURE | libc::MCL_ONFAULT;
     // SAFETY: mlockall takes no pointer; it changes where pages are, not what is in them.
     checked(unsafe { libc::mlockall(flags) }).map(drop)
+}
+
+// Of <linux/loop.h>.
+const LOOP_CLR_FD: libc::c_ulong = 0x4c01;
+const LOOP_GET_STATUS64: libc::c_ulong = 0x4c05;
+const LOOP_SET_CAPACITY: libc::c_ulong = 0x4c07;
+const LOOP_CONFIGURE: libc::c_ulong = 0x4c0a;
+const LOOP_CTL_GET_FREE: libc::c_ulong = 0x4c82;
+const LO_FLAGS_READ_ONLY: u32 = 1;
+const LO_FLAGS_PARTSCAN: u32 = 8;
+const LO_FLAGS_DIRECT_IO: u32 = 16;
+
+/// `struct loop_info64`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct LoopInfo {
+    device: u64,
+    inode: u64,
+    rdevice: u64,
+    offset: u64,
+    size_limit: u64,
+    number: u32,
+    encrypt_type: u32,
+    encrypt_key_size: u32,
+    flags: u32,
+    file_name: [u8; 64],
+    crypt_name: [u8; 64],
+    encrypt_key: [u8; 32],
+    init: [u64; 2],
+}
+
+/// `struct loop_config`.
+#[repr(C)]
+struct LoopConfig {
+    fd: u32,
+    block_size: u32,
+    info: LoopInfo,
+    reserved: [u64; 8],
+}
+
+const _: () = assert!(size_of::<LoopInfo>() == 232 && size_of::<LoopConfig>() == 304);
+
+const NO_INFO: LoopInfo = LoopInfo {
+    device: 0,
+    inode: 0,
+    rdevice: 0,
+    offset: 0,
+    size_limit: 0,
+    number: 0,
+    encrypt_type: 0,
+    encrypt_key_size: 0,
+    flags: 0,
+    file_name: [0; 64],
+    crypt_name: [0; 64],
+    encrypt_key: [0; 32],
+    init: [0; 2],
+};
+
+/// The number of a loop device that is free at this moment.
+pub(crate) fn loop_free(control: &File) -> io::Result<u32> {
+    // SAFETY: this request takes no argument.
+    let number = checked(unsafe { libc::ioctl(control.as_raw_fd(), LOOP_CTL_GET_FREE as _) })?;
+    u32::try_from(number).map_err(io::Error::other)
+}
+
+/// Puts `backing` behind a loop device, all of it or nothing: direct I/O, partitions scanned.
+pub(crate) fn loop_configure(
+    device: &File,
+    backing: &File,
+    read_only: bool,
+    block_bytes: u32,
+) -> io::Result<()> {
+    let fd = u32::try_from(backing.as_raw_fd()).map_err(io::Error::other)?;
+    let read_only = if read_only { LO_FLAGS_READ_ONLY } else { 0 };
+    let flags = read_only | LO_FLAGS_PARTSCAN | LO_FLAGS_DIRECT_IO;
+    let info = LoopInfo { flags, ..NO_INFO };
+    let config = LoopConfig { fd, block_size: block_bytes, info, reserved: [0; 8] };
+    // SAFETY: the kernel reads one `loop_config`, which `config` is laid out as, and keeps its own
+    // reference to the file.
+    let result =
+        unsafe { libc::ioctl(device.as_raw_fd(), LOOP_CONFIGURE as _, ptr::from_ref(&config)) };
+    checked(result).map(drop)
+}
+
+/// Has the loop device look at the size of its file again.
+pub(crate) fn loop_set_capacity(device: &File) -> io::Result<()> {
+    // SAFETY: this request takes no argument.
+    checked(unsafe { libc::ioctl(device.as_raw_fd(), LOOP_SET_CAPACITY as _, NONE) }).map(drop)
+}
+
+/// Frees a loop device, as soon as nobody has it open.
+pub(crate) fn loop_clear(device: &File) -> io::Result<()> {
+    // SAFETY: this request takes no argument.
+    checked(unsafe { libc::ioctl(device.as_raw_fd(), LOOP_CLR_FD as _, NONE) }).map(drop)
+}
+
+/// Whether the file behind a loop device answers: the kernel asks it for its number.
+pub(crate) fn loop_status(device: &File) -> io::Result<()> {
+    let mut info = NO_INFO;
+    // SAFETY: the kernel writes one `loop_info64`, which `info` is laid out as.
+    let result = unsafe {
+        libc::ioctl(device.as_raw_fd(), LOOP_GET_STATUS64 as _, ptr::from_mut(&mut info))
+    };
+    checked(result).map(drop)
+}
+
+/// Makes the node of block device `number`, where nothing makes it by itself.
+pub(crate) fn make_block_node(path: &Path, device: (u32, u32)) -> io::Result<()> {
+    let path = c_path(path)?;
+    // SAFETY: the path ends in a zero byte and outlives the call.
+    let result = unsafe {
+        libc::mknod(path.as_ptr(), libc::S_IFBLK | 0o600, libc::makedev(device.0, device.1))
+    };
+    checked(result).map(drop)
 }

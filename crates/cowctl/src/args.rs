@@ -1,5 +1,6 @@
 //! The command line.
 
+mod attach;
 mod mount;
 mod pool;
 mod prune;
@@ -10,6 +11,7 @@ use crate::units::{object_name, parse_size, property, snapshot_name, volume_name
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
+pub use attach::{Attach, Attachments, Detach};
 pub use mount::{Mount, Umount};
 pub use pool::{PoolCommand, PoolCreate, PoolGrow, PoolInfo, PoolSet};
 pub use prune::Prune;
@@ -87,6 +89,12 @@ pub enum Command {
     Verify(Verify),
     /// Serve the volumes and snapshots over NBD
     Serve(Serve),
+    /// Make a volume or snapshot a block device of this machine
+    Attach(Attach),
+    /// End that
+    Detach(Detach),
+    /// What is attached
+    Attachments(Attachments),
     /// Show every volume and snapshot as a file
     Mount(Mount),
     /// End that

@@ -5,7 +5,7 @@ use crate::commands::{
     check, diff, dump, list, pool, props, roots, snapshot, space, transfer, tree, volume,
 };
 use crate::failure::Failure;
-use crate::{demo, mount, serve};
+use crate::{attach, demo, mount, serve};
 use std::path::PathBuf;
 
 /// Carries out what the command line asks for.
@@ -47,6 +47,9 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         // Both may name their pools themselves.
         Command::Verify(args) => roots::verify(path().ok().as_deref(), &args),
         Command::Serve(args) => serve::run(&path()?, &args),
+        Command::Attach(args) => attach::attach(&path()?, &args),
+        Command::Detach(args) => attach::detach(&path()?, &args),
+        Command::Attachments(args) => attach::list(&path()?, &args),
         Command::Mount(args) => mount::run(&path()?, &args),
         Command::Umount(args) => mount::umount(&args),
     }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   args                 the words            units     sizes, times, names
-//!   dispatch             from the words to    commands, serve, mount, demo: what each verb does
+//!   dispatch             from the words to    commands, serve, mount, attach, demo: each verb
 //!   signals, notify      what ends a server; what systemd hears of it
 //!   session              the pool, here or in the process that has it
 //!   image                its file, for the checker
@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod attach;
 mod commands;
 mod demo;
 mod dispatch;

@@ -22,6 +22,8 @@ const TOOLS: &[(&str, &str)] = &[
     ("debugfs", "e2fsprogs"),
     ("losetup", "util-linux"),
     ("fusermount3", "fuse3"),
+    ("mkfs.xfs", "xfsprogs"),
+    ("mkfs.btrfs", "btrfs-progs"),
     ("curl", "curl"),
     ("node", "nodejs"),
     ("python3", "python3"),

@@ -1,6 +1,7 @@
 //! `create`, `clone`, `rename`, `resize`, `delete`.
 
 use crate::args::{CloneArgs, Create, Delete, Prune, Rename, Resize};
+use crate::attach;
 use crate::commands::snapshot::described;
 use crate::failure::Failure;
 use crate::output;
@@ -53,8 +54,10 @@ pub fn resize(path: &Path, args: Resize) -> Result<(), Failure> {
                 path.display()
             )));
         }
-        pool.done(Verb::Resize { volume, size_bytes, shrink: force })
-    })
+        pool.done(Verb::Resize { volume: volume.clone(), size_bytes, shrink: force })
+    })?;
+    attach::resized(path, &volume);
+    Ok(())
 }
 
 pub fn delete(path: &Path, args: Delete) -> Result<(), Failure> {

@@ -3,7 +3,7 @@
 use cow_fuse::{Mount, MountOptions, mountinfo, protect};
 use cowstore::{Error, MountHost, Pool, runtime};
 use parking_lot::Mutex;
-use std::fs::DirBuilder;
+use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -12,6 +12,9 @@ use std::time::Duration;
 
 /// How long the end of a mount that nobody uses is waited for.
 const END_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What the directories for attached volumes end in, and a number.
+pub const OWN: &str = "mnt.";
 
 /// All of them. They end when they are unmounted, by whomever.
 pub struct Mounts {
@@ -23,6 +26,8 @@ pub struct Mounts {
 #[derive(Default)]
 struct State {
     mounts: Vec<Mount>,
+    /// Where it is mounted for `attach`.
+    own: Option<PathBuf>,
     /// The last one has ended, and the process ends with it.
     ending: bool,
 }
@@ -42,14 +47,18 @@ impl Mounts {
             return Err(Error::Busy(format!("{}: its server ends", pool.path().display())));
         }
         state.mounts.retain(|mount| !mount.ended().has_ended());
-        let at = place(&pool, dir)?;
-        if state.mounts.iter().any(|mount| mount.dir() == at) {
-            let taken = format!("{}: the pool is mounted there already", at.display());
-            return if dir.is_none() { Ok(at) } else { Err(Error::Busy(taken)) };
-        }
-        if dir.is_none() {
-            make_private(&at)?;
-            protect_memory();
+        let is_ours = |at: &Path| state.mounts.iter().any(|mount| mount.dir() == at);
+        let at = match (dir, &state.own) {
+            (Some(dir), _) => absolute(dir)?,
+            (None, Some(own)) if is_ours(own) => return Ok(own.clone()),
+            (None, _) => {
+                protect_memory();
+                own_place(&pool)?
+            }
+        };
+        if is_ours(&at) {
+            let text = format!("{}: the pool is mounted there already", at.display());
+            return Err(Error::Busy(text));
         }
         // Nothing of ours is there, so it may be looked at.
         cow_fuse::release_stale(&at).map_err(|e| failed(&at, &e))?;
@@ -62,9 +71,12 @@ impl Mounts {
         let on_end = move || mounts.upgrade().into_iter().for_each(|mounts| mounts.ended());
         let mount = Mount::new(pool, &at, &MountOptions::default(), on_end);
         let mount = mount.map_err(|e| failed(&at, &e))?;
-        let dir = mount.dir().to_owned();
+        let at = mount.dir().to_owned();
         state.mounts.push(mount);
-        Ok(dir)
+        if dir.is_none() {
+            state.own = Some(at.clone());
+        }
+        Ok(at)
     }
 
     fn ended(&self) {
@@ -80,23 +92,37 @@ impl Mounts {
         }
     }
 
-    /// Unmounts all of them, what is in use `lazily`: files that are open there fail from the end
-    /// of this process on. Returns what is still mounted.
-    pub fn end_all(&self, lazily: bool) -> Vec<PathBuf> {
+    /// Unmounts all of them. What is in use stays the first time that this is `asked`, and is named;
+    /// later it goes, and what is open there fails from then on. Whether all is gone.
+    pub fn end_all(&self, asked: u32) -> bool {
         let mounts: Vec<_> = {
             let state = self.state.lock();
             state.mounts.iter().map(|m| (m.dir().to_owned(), m.ended().clone())).collect()
         };
-        let mut left = Vec::new();
+        let mut all = true;
         for (dir, ended) in mounts {
-            match cow_fuse::unmount(&dir, false) {
-                Ok(()) => drop(ended.wait_for(END_TIMEOUT)),
-                Err(_) if ended.has_ended() => {}
-                Err(_) if lazily => drop(cow_fuse::unmount(&dir, true)),
-                Err(_) => left.push(dir),
+            if cow_fuse::unmount(&dir, false).is_ok() {
+                ended.wait_for(END_TIMEOUT);
+                remove_own(&dir, &self.state.lock());
+            } else if !ended.has_ended() && asked > 1 {
+                // It cannot be helped; the process ends.
+                let _ = cow_fuse::unmount(&dir, true);
+            } else if !ended.has_ended() {
+                all = false;
+                eprintln!(
+                    "cowctl: {}: something there is open; ask again to end this process anyway",
+                    dir.display()
+                );
             }
         }
-        left
+        all
+    }
+}
+
+/// Nothing is there any more.
+fn remove_own(dir: &Path, state: &State) {
+    if state.own.as_deref() == Some(dir) {
+        let _ = fs::remove_dir(dir);
     }
 }
 
@@ -111,38 +137,50 @@ impl MountHost for Hosted {
     fn unmount(&self, dir: Option<&Path>) -> Result<bool, Error> {
         let mounts = &self.0;
         let pool = mounts.pool.upgrade().ok_or_else(|| Error::Busy("the pool is closed".into()))?;
-        let at = place(&pool, dir)?;
-        let ended = {
+        let (at, ended) = {
             let state = mounts.state.lock();
+            let own = || {
+                let none = || Error::NotFound(format!("{}: no attachments", pool.path().display()));
+                state.own.clone().ok_or_else(none)
+            };
+            let at = dir.map_or_else(own, absolute)?;
             let mount = state.mounts.iter().find(|mount| mount.dir() == at);
             let missing = || Error::NotFound(format!("{}: not mounted by this", at.display()));
-            mount.ok_or_else(missing)?.ended().clone()
+            (at.clone(), mount.ok_or_else(missing)?.ended().clone())
         };
         cow_fuse::unmount(&at, false).map_err(|e| failed(&at, &e))?;
-        // With this lock the callback has not run yet, or has decided.
         if !ended.wait_for(END_TIMEOUT) {
             return Err(Error::Busy(format!("{}: still in use elsewhere", at.display())));
         }
-        Ok(mounts.on_empty.is_some()
-            && mounts.state.lock().mounts.iter().all(|mount| mount.ended().has_ended()))
+        let state = mounts.state.lock();
+        remove_own(&at, &state);
+        Ok(mounts.on_empty.is_some() && state.mounts.iter().all(|mount| mount.ended().has_ended()))
     }
 }
 
-/// The directory meant. A path that somebody gave is absolute, and is not looked at: it may be a
-/// mount of this process.
-fn place(pool: &Pool, dir: Option<&Path>) -> Result<PathBuf, Error> {
-    match dir {
-        Some(dir) if dir.is_absolute() => Ok(dir.into()),
-        Some(dir) => Err(Error::Invalid(format!("{}: not an absolute path", dir.display()))),
-        None => runtime::path_of(pool.identity(), "mnt"),
+/// The directory meant. It is not looked at: it may be a mount of this process.
+fn absolute(dir: &Path) -> Result<PathBuf, Error> {
+    if dir.is_absolute() {
+        return Ok(dir.into());
     }
+    Err(Error::Invalid(format!("{}: not an absolute path", dir.display())))
 }
 
-fn make_private(dir: &Path) -> Result<(), Error> {
-    match DirBuilder::new().mode(0o700).create(dir) {
-        // That it is there may mean that something dead is mounted there.
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(failed(dir, &error)),
-        _ => Ok(()),
+/// A new directory for what is attached. Each process has its own: where one has died its dead mount
+/// stays as long as a device over it is in use, and tells what that is.
+fn own_place(pool: &Pool) -> Result<PathBuf, Error> {
+    let mut number = 1;
+    loop {
+        let dir = runtime::path_of(pool.identity(), &format!("{OWN}{number}"))?;
+        let taken = mountinfo::at(&dir).map_err(|e| failed(&dir, &e))?.is_some();
+        let made = if taken { Ok(()) } else { DirBuilder::new().mode(0o700).create(&dir) };
+        match made {
+            Ok(()) if taken => number += 1,
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(failed(&dir, &error));
+            }
+            _ => return Ok(dir),
+        }
     }
 }
 

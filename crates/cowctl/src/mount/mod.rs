@@ -8,8 +8,8 @@ mod host;
 mod server;
 mod unmount;
 
-pub use host::{Hosted, Mounts};
-pub use unmount::umount;
+pub use host::{Hosted, Mounts, OWN};
+pub use unmount::{umount, wait_for_end};
 
 use crate::args::Mount;
 use crate::failure::Failure;

@@ -48,14 +48,7 @@ pub fn run(pool: &Arc<Pool>, dir: Option<&Path>) -> Result<(), Failure> {
     let mut asked = 0;
     while let Ok(Wake::Stop) = woken.recv() {
         asked += 1;
-        let left = mounts.end_all(asked > 1);
-        for dir in &left {
-            eprintln!(
-                "cowctl: {}: something there is open; ask again to end this process anyway",
-                dir.display()
-            );
-        }
-        if left.is_empty() {
+        if mounts.end_all(asked) {
             break;
         }
     }

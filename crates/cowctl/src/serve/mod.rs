@@ -53,18 +53,23 @@ fn serve(pool: &Arc<Pool>, listen: Vec<Listen>, args: &Serve) -> Result<(), Fail
     }
     output::line(ready(pool, &server, control.socket(), &notes).to_string())?;
     notify::systemd("READY=1");
-    wait(&stopped);
+    wait(&stopped, &mounts);
     notify::systemd("STOPPING=1");
     server.shutdown();
-    mounts.end_all(true);
     control.stop();
     Ok(())
 }
 
-/// Ends when it is told to.
-fn wait(stopped: &Receiver<()>) {
+/// Ends when it is told to, or told again if something of its mounts is in use.
+fn wait(stopped: &Receiver<()>, mounts: &Mounts) {
+    let mut asked = 0;
     // The sender is held by a thread that lives as long as the process.
-    let _ = stopped.recv();
+    while stopped.recv().is_ok() {
+        asked += 1;
+        if mounts.end_all(asked) {
+            return;
+        }
+    }
 }
 
 /// What the control socket needs to know of the server.

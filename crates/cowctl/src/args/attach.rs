@@ -1,0 +1,34 @@
+//! `attach`, `detach` and `attachments`.
+
+use super::Json;
+use crate::units::object_name;
+use clap::Args;
+
+/// Prints the path of the device, /dev/loopN, and nothing else. The same device is linked at /dev/cow/POOL/VOL, where POOL is
+/// the pool's property `label`, or else its file's name without the ending. A snapshot is read-only. The volume stays
+/// attached until `detach`: a process in the background serves it, or the `cowctl serve` that has the pool.
+#[derive(Debug, Args)]
+pub struct Attach {
+    /// VOL or VOL@SNAP
+    #[arg(value_parser = object_name)]
+    pub name: String,
+    /// Bytes of a logical block, 512 or 4096; by default 4096 unless what is there needs 512
+    #[arg(long, value_name = "BYTES", value_parser = ["512", "4096"])]
+    pub sector_size: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct Detach {
+    /// VOL or VOL@SNAP
+    #[arg(value_parser = object_name)]
+    pub name: String,
+}
+
+#[derive(Debug, Args)]
+pub struct Attachments {
+    /// For scripts: no heads, tabs between the columns
+    #[arg(short = 'H')]
+    pub scripts: bool,
+    #[command(flatten)]
+    pub json: Json,
+}

@@ -1,0 +1,208 @@
+//! `attach`, `detach`, `attachments`: a volume as a block device of this machine.
+//!
+//! The process that has the pool mounts it at a place of its own; this one, which is another, puts
+//! a loop device over a file there. What is attached is read off the kernel each time, so there is
+//! no list that could be wrong after a crash. One such command works on a pool at a time.
+
+mod clean;
+mod devices;
+mod link;
+mod sector;
+
+use crate::args::{Attach, Attachments, Detach};
+use crate::failure::Failure;
+use crate::mount::{connect, ensure, wait_for_end};
+use crate::output::{self, Table};
+use crate::session::must_exist;
+use cow_fuse::loops;
+use cowstore::{Answer, Error, Identity, Manage, Verb, runtime};
+use devices::{Attached, of_pool};
+use serde_json::{Value, json};
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// The property of a pool that names it in the paths of its devices.
+const LABEL: &str = "label";
+/// How long the last close of a file is on its way to the process that serves it.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The pool, and the right to change what of it is attached, until it is dropped.
+fn lock(path: &Path) -> Result<(Identity, File), Failure> {
+    must_exist(path)?;
+    let fail = Failure::of(path);
+    let identity = Identity::read(path).map_err(&fail)?;
+    let at = runtime::path_of(&identity, "attach").map_err(&fail)?;
+    let file = File::options().create(true).append(true).mode(0o600).open(&at);
+    let file = file.and_then(|file| file.lock().map(|()| file)).map_err(Failure::file(&at))?;
+    Ok((identity, file))
+}
+
+pub fn attach(path: &Path, args: &Attach) -> Result<(), Failure> {
+    let (identity, _lock) = lock(path)?;
+    clean::clean(&identity)?;
+    let name = &args.name;
+    if let Some(there) = of_pool(&identity)?.iter().find(|attached| attached.name == *name) {
+        let device = there.device.path();
+        if there.device.is_dead() {
+            return Err(there.in_use(true));
+        }
+        return Err(Failure::Refused(format!("{name}: attached already: {}", device.display())));
+    }
+    let (dir, _) = ensure(path, None, false)?;
+    let device = configure(path, &dir, args).inspect_err(|_| {
+        // A server that was started for this alone ends again.
+        let _ = let_go(path, &identity);
+    })?;
+    let label = label(path);
+    let linked = link::make(&link::pool_name(label.as_deref(), path), name, &device);
+    let shown = match linked {
+        Ok(link) => link,
+        Err(error) => {
+            eprintln!("cowctl: note: no link: {error}");
+            device.clone()
+        }
+    };
+    let read_only = if name.contains('@') { "-o ro " } else { "" };
+    eprintln!("cowctl: to mount what is on it: mount {read_only}{} DIR", shown.display());
+    output::line(device.display().to_string())
+}
+
+/// Puts a loop device over the file of a volume.
+fn configure(path: &Path, dir: &Path, args: &Attach) -> Result<PathBuf, Failure> {
+    let file = dir.join(&args.name);
+    let writable = !args.name.contains('@');
+    let mut open = File::options();
+    let opened = open.read(true).write(writable).open(&file);
+    let backing = opened.map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => {
+            let what = if writable { "volume" } else { "snapshot" };
+            Failure::NotFound(format!("{}: no such {what}: {}", path.display(), args.name))
+        }
+        _ => Failure::file(&file)(error),
+    })?;
+    let block_bytes = match args.sector_size.as_deref() {
+        Some(bytes) => bytes.parse().map_err(|_| Failure::Usage(format!("{bytes}: no size")))?,
+        None => {
+            let size = backing.metadata().map_err(Failure::file(&file))?.len();
+            let mut head = Vec::with_capacity(sector::HEAD_BYTES);
+            let mut front = (&backing).take(sector::HEAD_BYTES as u64);
+            front.read_to_end(&mut head).map_err(Failure::file(&file))?;
+            sector::choose(&head, size)
+        }
+    };
+    loops::attach(&backing, !writable, block_bytes).map_err(|error| match error.kind() {
+        io::ErrorKind::PermissionDenied => Failure::Failed(format!("{error}: that takes root")),
+        io::ErrorKind::NotFound => Failure::Failed(format!("no loop devices here: {error}")),
+        _ => Failure::Failed(error.to_string()),
+    })
+}
+
+/// The label of a pool that is served. Without it a path is less pretty, no more.
+fn label(path: &Path) -> Option<String> {
+    let client = connect(path).ok()??;
+    match client.call(Verb::GetProps { name: String::new() }, &mut |_| {}).ok()? {
+        Answer::Props(props) => {
+            props.props.into_iter().find(|(key, _)| key == LABEL).map(|(_, value)| value)
+        }
+        _ => None,
+    }
+}
+
+pub fn detach(path: &Path, args: &Detach) -> Result<(), Failure> {
+    let (identity, _lock) = lock(path)?;
+    let before = of_pool(&identity)?;
+    clean::clean(&identity)?;
+    let was_there = before.iter().any(|attached| attached.name == args.name);
+    let mut found = was_there;
+    for attached in of_pool(&identity)?.iter().filter(|attached| attached.name == args.name) {
+        found = true;
+        let device = attached.device.path();
+        match attached.device.release() {
+            Ok(()) => link::remove(&device),
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
+                return Err(attached.in_use(attached.device.is_dead()));
+            }
+            Err(error) => return Err(Failure::file(&device)(error)),
+        }
+    }
+    clean::clean(&identity)?;
+    let_go(path, &identity)?;
+    if found {
+        return Ok(());
+    }
+    Err(Failure::NotFound(format!("{}: not attached: {}", path.display(), args.name)))
+}
+
+/// After the last one the process that has the pool unmounts it, and ends if it was there for that.
+fn let_go(path: &Path, identity: &Identity) -> Result<(), Failure> {
+    if of_pool(identity)?.iter().any(|attached| !attached.device.is_dead()) {
+        return Ok(());
+    }
+    let Some(client) = connect(path)? else { return Ok(()) };
+    let deadline = Instant::now() + CLOSE_TIMEOUT;
+    loop {
+        match client.call(Verb::Unmount { dir: None }, &mut |_| {}) {
+            Ok(Answer::Unmounted { ends: true }) => {
+                wait_for_end(path);
+                return Ok(());
+            }
+            Ok(_) | Err(Error::NotFound(_) | Error::Unsupported(_)) => return Ok(()),
+            Err(Error::Busy(_)) if Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            Err(error) => return Err(Failure::of(path)(error)),
+        }
+    }
+}
+
+pub fn list(path: &Path, args: &Attachments) -> Result<(), Failure> {
+    must_exist(path)?;
+    let identity = Identity::read(path).map_err(Failure::of(path))?;
+    let rows: Vec<Value> = of_pool(&identity)?.iter().map(row).collect();
+    if args.json.json {
+        return output::json("attachments", json!({"items": rows}));
+    }
+    let heads = ["name", "device", "link", "state", "mounted"];
+    let cell = |row: &Value, key: &str| match &row[key] {
+        Value::String(text) => text.clone(),
+        Value::Array(dirs) if !dirs.is_empty() => {
+            dirs.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(",")
+        }
+        _ => "-".into(),
+    };
+    let table = Table {
+        heads: heads.iter().map(|head| head.to_uppercase()).collect(),
+        right: vec![false; heads.len()],
+        rows: rows.iter().map(|row| heads.iter().map(|key| cell(row, key)).collect()).collect(),
+    };
+    table.print(args.scripts)
+}
+
+fn row(attached: &Attached) -> Value {
+    let device = attached.device.path();
+    let text = |path: PathBuf| path.display().to_string();
+    json!({
+        "name": attached.name,
+        "device": text(device.clone()),
+        "link": link::of(&device).map(text),
+        "read_only": attached.device.read_only,
+        "state": if attached.device.is_dead() { "dead" } else { "attached" },
+        "mounted": attached.mounts().into_iter().map(text).collect::<Vec<_>>(),
+    })
+}
+
+/// A volume has a new size: the device over it, if it is attached, takes it over.
+pub fn resized(path: &Path, volume: &str) {
+    let Ok(identity) = Identity::read(path) else { return };
+    for attached in of_pool(&identity).unwrap_or_default() {
+        if attached.name == volume
+            && let Err(error) = attached.device.refresh_size()
+        {
+            let device = attached.device.path();
+            eprintln!("cowctl: note: {} still has its old size: {error}", device.display());
+        }
+    }
+}
