@@ -30,31 +30,34 @@ pub(crate) fn check_user_name(field: &str, name: &str) -> Result<(), TreeError> 
     Ok(())
 }
 
-/// Shards of a shelf, and shelves: a change copies the references of one shelf, and one shard.
-const SHARDS: usize = 64;
+/// Shards of a shelf, shelves of a rack, and racks: a change copies the references of one rack and
+/// one shelf, and one shard.
+const SHARDS: usize = 16;
 
 type Shard = BTreeMap<Arc<str>, u64>;
 type Shelf = Vec<Arc<Shard>>;
+type Rack = Vec<Arc<Shelf>>;
 
 /// Names of volumes (scope 0 → volume id) and of snapshots (scope volume id → node id). Shards
 /// behind `Arc`, so that a clone is cheap and the first change after it copies one shard only.
 #[derive(Clone, Debug)]
 pub(crate) struct NameIndex {
-    shelves: Vec<Arc<Shelf>>,
+    racks: Vec<Arc<Rack>>,
 }
 
 impl Default for NameIndex {
     fn default() -> Self {
         let shelf = Arc::new(vec![Arc::default(); SHARDS]);
-        Self { shelves: vec![shelf; SHARDS] }
+        let rack = Arc::new(vec![shelf; SHARDS]);
+        Self { racks: vec![rack; SHARDS] }
     }
 }
 
 impl NameIndex {
     pub(crate) fn get(&self, scope: VolumeId, name: &str) -> Option<u64> {
         let key = key(scope, name);
-        let (shelf, shard) = place(&key);
-        self.shelves[shelf][shard].get(key.as_str()).copied()
+        let (rack, shelf, shard) = place(&key);
+        self.racks[rack][shelf][shard].get(key.as_str()).copied()
     }
 
     /// False, and no change, if the name is taken.
@@ -75,8 +78,9 @@ impl NameIndex {
     }
 
     fn shard_mut(&mut self, key: &str) -> &mut Shard {
-        let (shelf, shard) = place(key);
-        Arc::make_mut(&mut Arc::make_mut(&mut self.shelves[shelf])[shard])
+        let (rack, shelf, shard) = place(key);
+        let shelf = &mut Arc::make_mut(&mut self.racks[rack])[shelf];
+        Arc::make_mut(&mut Arc::make_mut(shelf)[shard])
     }
 }
 
@@ -85,9 +89,10 @@ fn key(scope: VolumeId, name: &str) -> String {
 }
 
 /// FNV-1a: any spread will do, but it must be the same in every run.
-fn place(key: &str) -> (usize, usize) {
+fn place(key: &str) -> (usize, usize, usize) {
     let hash = key.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     });
-    ((hash >> 40) as usize % SHARDS, (hash >> 32) as usize % SHARDS)
+    let part = |bits: u32| (hash >> bits) as usize % SHARDS;
+    (part(40), part(36), part(32))
 }

@@ -24,6 +24,7 @@ const TOOLS: &[(&str, &str)] = &[
     ("fusermount3", "fuse3"),
     ("mkfs.xfs", "xfsprogs"),
     ("mkfs.btrfs", "btrfs-progs"),
+    ("valgrind", "valgrind"),
     ("curl", "curl"),
     ("node", "nodejs"),
     ("python3", "python3"),
