@@ -14,6 +14,7 @@
 
 mod checkpoint;
 mod superblock;
+mod table;
 mod verify;
 
 use crate::core::{Core, Pool, is_map_record};

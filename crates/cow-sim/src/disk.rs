@@ -339,7 +339,8 @@ impl SimDisk {
             Some(below) if takes => below.take(op.at, op.blocks),
             _ => None,
         });
-        let failure = if out_of_range { Some(EIO) } else { refused };
+        let hidden = class == Class::Read && self.faults.hides(op.at, op.blocks);
+        let failure = if out_of_range || hidden { Some(EIO) } else { refused };
         let failure = failure.or_else(|| self.faults.strikes(class));
         let result = failure.map_or(Ok(()), |errno| Err(IoFailure { errno }));
         let mut back = None;

@@ -1,7 +1,7 @@
 //! Loss of the newest checkpoint: what the one before it, and the journal kept for it, are for.
 
 use crate::disk::SimDisk;
-use cow_format::checkpoint::{Checkpoint, FLAG_NO_FALLBACK};
+use cow_format::checkpoint::{Checkpoint, FLAG_NO_FALLBACK, PageDesc};
 use cow_format::geometry::{CHUNK_PAGES, Geometry};
 use cow_format::page::{bitmap_crc, table_crc};
 use cow_format::superblock::{COPY_BLOCKS, Superblock};
@@ -25,6 +25,19 @@ pub fn lose_newest_checkpoint(disk: &mut SimDisk, lost: &mut u64) -> bool {
     *lost = newest.seq;
     disk.poke(sb.geometry.cp_start[Checkpoint::area(newest.seq)], [0x5a; BLOCK_SIZE]);
     true
+}
+
+/// The blocks of the node table that the newest checkpoint of the pool on `disk` refers to, by page.
+pub fn table_blocks(disk: &SimDisk) -> Vec<u64> {
+    let Some(sb) = newest_superblock(disk) else { return Vec::new() };
+    let all = (0..4).filter_map(|area| read(disk, &sb, area));
+    let Some(cp) = all.max_by_key(|cp| cp.seq) else { return Vec::new() };
+    let used = cp.pages.iter().enumerate().filter(|(_, page)| !page.fresh && page.used > 0);
+    let home = |(i, page): (usize, &PageDesc)| {
+        let chunk = cp.chunks[i / CHUNK_PAGES as usize];
+        Geometry::table_home(chunk, i as u64 % CHUNK_PAGES, page.home).0
+    };
+    used.map(home).collect()
 }
 
 fn newest_superblock(disk: &SimDisk) -> Option<Superblock> {

@@ -1,21 +1,17 @@
-//! Reading the checkpoint, the node table that it describes, and the quarantine.
+//! Reading the checkpoint, and the quarantine.
 
-use super::{Journal, read_twice};
+use super::{Journal, read_twice, table};
 use crate::error::Error;
 use crate::space::load_zone;
-use crate::task::{Cx, join_all};
+use crate::task::Cx;
 use cow_alloc::{AllocError, Allocator};
 use cow_format::checkpoint::{Checkpoint, FLAG_NO_FALLBACK};
-use cow_format::entry::{ENTRY_LEN, NodeEntry, PAGE_ENTRIES};
-use cow_format::geometry::{CHUNK_PAGES, Geometry};
-use cow_format::page::table_crc;
+use cow_format::entry::PAGE_ENTRIES;
 use cow_format::record::Record;
 use cow_format::superblock::Superblock;
 use cow_format::{Gen, NodeId, Phys, VolumeId};
 use cow_journal::Ring;
 use cow_snaptree::{Counters, Tree};
-
-const WINDOW: usize = 64;
 
 /// A checkpoint, and what was built from it.
 pub(super) struct Found {
@@ -90,7 +86,7 @@ async fn build(
             cp.pool_blocks
         )));
     }
-    let entries = read_table(cx, sb, &cp).await?;
+    let entries = table::read(cx, sb, &cp).await?;
     let counters = Counters {
         last_gen: Gen(cp.last_gen),
         last_node: NodeId(cp.last_node),
@@ -105,46 +101,6 @@ async fn build(
         Allocator::new(sb.geometry.clone(), cp.pool_blocks, tag, cp.seq, cp.zones.clone());
     alloc.set_cell(cx.core().config.cell_blocks);
     Ok(Found { cp, previous, tree, alloc })
-}
-
-async fn read_table(
-    cx: &Cx,
-    sb: &Superblock,
-    cp: &Checkpoint,
-) -> Result<Vec<(u32, NodeEntry)>, Error> {
-    let tag = sb.pool_tag();
-    let used: Vec<usize> =
-        (0..cp.pages.len()).filter(|&i| !cp.pages[i].fresh && cp.pages[i].used > 0).collect();
-    let mut entries = Vec::new();
-    for window in used.chunks(WINDOW) {
-        let reads = window.iter().map(|&page| {
-            let desc = cp.pages[page];
-            let chunk = cp.chunks[page / CHUNK_PAGES as usize];
-            let at = Geometry::table_home(chunk, page as u64 % CHUNK_PAGES, desc.home);
-            async move {
-                let mut buf = read_twice(cx, at, 1, false, "read of the node table").await?;
-                if table_crc(&buf, tag, at) != desc.crc {
-                    buf = read_twice(cx, at, 1, true, "read of the node table").await?;
-                }
-                if table_crc(&buf, tag, at) != desc.crc {
-                    let what = format!("node table page {page} at block {at}: checksum mismatch");
-                    return Err(Error::Corrupt(what));
-                }
-                Ok((page, at, buf))
-            }
-        });
-        for result in join_all(reads).await {
-            let (page, at, buf) = result?;
-            for (i, bytes) in buf.chunks_exact(ENTRY_LEN).enumerate() {
-                let entry =
-                    NodeEntry::decode(bytes, at).map_err(|e| Error::Corrupt(e.to_string()))?;
-                if let Some(entry) = entry {
-                    entries.push(((page * PAGE_ENTRIES + i) as u32, entry));
-                }
-            }
-        }
-    }
-    Ok(entries)
 }
 
 fn journal_of(previous: &Checkpoint, journal: &Journal) -> Journal {

@@ -51,6 +51,8 @@ pub struct Faults {
     pub nth: Vec<NthFault>,
     /// Blocks that no write succeeds on.
     pub bad: Range<u64>,
+    /// Blocks that no read succeeds on.
+    pub unreadable: Range<u64>,
     /// Blocks for which the file below has no room.
     pub full: Range<u64>,
 }
@@ -91,6 +93,12 @@ impl FaultState {
         let meets = |range: &Range<u64>| at < range.end && range.start < at + blocks;
         let full = meets(&self.plan.full).then_some(ENOSPC);
         full.or(meets(&self.plan.bad).then_some(EIO))
+    }
+
+    /// Whether no read of these blocks can succeed.
+    pub(super) fn hides(&self, at: u64, blocks: u64) -> bool {
+        let range = &self.plan.unreadable;
+        at < range.end && range.start < at + blocks
     }
 
     pub(super) fn misreads(&mut self) -> bool {

@@ -11,6 +11,8 @@ use pool::{COUNTS, ask, export, large_pool, open, snapshot, take};
 
 /// Most that an open may read at 10,000 snapshots, for each block that it reads at one.
 const OPEN_FACTOR: u64 = 2;
+/// Most reads of an open at 10,000 snapshots, whose nodes fill 1,250 pages.
+const OPEN_READS: u64 = 400;
 
 fn added(after: &Counts, before: &Counts) -> [u64; 5] {
     let [now, then] = [after, before]
@@ -48,5 +50,6 @@ fn snapshots_and_opens_cost_the_same_among_ten_thousand() {
     // Reads, their blocks, writes, their blocks, flushes.
     assert!(creates.iter().all(|cost| *cost == [0, 0, 1, 1, 1]), "{creates:?}");
     let [few, .., many] = opens.as_slice() else { panic!("{opens:?}") };
+    assert!(many[0] <= OPEN_READS, "reads at open: {} and {}", few[0], many[0]);
     assert!(many[1] <= OPEN_FACTOR * few[1], "blocks read at open: {} and {}", few[1], many[1]);
 }

@@ -1,0 +1,119 @@
+//! Reading the node table that a checkpoint describes: pages side by side in one read. Where such a
+//! read fails, or a page in it is not what was written, each such page is read once more by itself,
+//! so that no page is lost with its neighbour.
+
+use super::read_twice;
+use crate::error::Error;
+use crate::task::{Cx, join_all};
+use cow_format::checkpoint::{Checkpoint, PageDesc};
+use cow_format::entry::{ENTRY_LEN, NodeEntry, PAGE_ENTRIES};
+use cow_format::geometry::{CHUNK_PAGES, Geometry};
+use cow_format::page::table_crc;
+use cow_format::superblock::Superblock;
+use cow_format::{Buf, Phys};
+
+/// Most pages of one read: 1 MiB.
+const MAX_RUN: usize = 256;
+/// Reads at once, and their pages together: 8 MiB.
+const WINDOW: usize = 64;
+const WINDOW_PAGES: usize = 2048;
+const OP: &str = "read of the node table";
+
+/// A page of the table, and where its newest version is.
+#[derive(Clone, Copy)]
+struct Page {
+    index: usize,
+    at: Phys,
+    crc: u32,
+}
+
+/// The entries of all pages in use, with their slots, by ascending slot.
+pub(super) async fn read(
+    cx: &Cx,
+    sb: &Superblock,
+    cp: &Checkpoint,
+) -> Result<Vec<(u32, NodeEntry)>, Error> {
+    let tag = sb.pool_tag();
+    let mut pages: Vec<Page> = used_pages(cp);
+    pages.sort_unstable_by_key(|page| page.at);
+    let runs: Vec<&[Page]> =
+        pages.chunk_by(|a, b| a.at.0 + 1 == b.at.0).flat_map(|run| run.chunks(MAX_RUN)).collect();
+    let (mut entries, mut rest) = (Vec::new(), runs.as_slice());
+    while !rest.is_empty() {
+        let (window, after) = rest.split_at(window_of(rest));
+        for result in join_all(window.iter().map(|run| read_run(cx, tag, run))).await {
+            entries.append(&mut result?);
+        }
+        rest = after;
+    }
+    entries.sort_unstable_by_key(|(slot, _)| *slot);
+    Ok(entries)
+}
+
+/// How many of these reads, at least one, are begun together.
+fn window_of(runs: &[&[Page]]) -> usize {
+    let mut pages = 0;
+    let fits = |run: &&&[Page]| {
+        pages += run.len();
+        pages <= WINDOW_PAGES
+    };
+    runs.iter().take(WINDOW).take_while(fits).count().max(1)
+}
+
+fn used_pages(cp: &Checkpoint) -> Vec<Page> {
+    let used = cp.pages.iter().enumerate().filter(|(_, desc)| !desc.fresh && desc.used > 0);
+    let page = |(index, desc): (usize, &PageDesc)| {
+        let chunk = cp.chunks[index / CHUNK_PAGES as usize];
+        let at = Geometry::table_home(chunk, index as u64 % CHUNK_PAGES, desc.home);
+        Page { index, at, crc: desc.crc }
+    };
+    used.map(page).collect()
+}
+
+/// The entries of pages that lie side by side.
+async fn read_run(cx: &Cx, tag: u64, run: &[Page]) -> Result<Vec<(u32, NodeEntry)>, Error> {
+    let together = match run {
+        [first, _, ..] => cx.read(first.at, run.len(), false).await.ok(),
+        _ => None,
+    };
+    let mut entries = Vec::new();
+    for (i, page) in run.iter().enumerate() {
+        match &together {
+            Some(buf) if table_crc(buf.block(i), tag, page.at) == page.crc => {
+                decode(page, buf.block(i), &mut entries)?;
+            }
+            // Nor was it right in that read, so that past the caches is the next try.
+            Some(_) => decode(page, &reread(cx, tag, page).await?, &mut entries)?,
+            None => decode(page, &read_alone(cx, tag, page).await?, &mut entries)?,
+        }
+    }
+    Ok(entries)
+}
+
+async fn read_alone(cx: &Cx, tag: u64, page: &Page) -> Result<Buf, Error> {
+    let buf = read_twice(cx, page.at, 1, false, OP).await?;
+    if table_crc(&buf, tag, page.at) == page.crc {
+        return Ok(buf);
+    }
+    reread(cx, tag, page).await
+}
+
+async fn reread(cx: &Cx, tag: u64, page: &Page) -> Result<Buf, Error> {
+    let buf = read_twice(cx, page.at, 1, true, OP).await?;
+    if table_crc(&buf, tag, page.at) != page.crc {
+        let (index, at) = (page.index, page.at);
+        let what = format!("node table page {index} at block {at}: checksum mismatch");
+        return Err(Error::Corrupt(what));
+    }
+    Ok(buf)
+}
+
+fn decode(page: &Page, bytes: &[u8], entries: &mut Vec<(u32, NodeEntry)>) -> Result<(), Error> {
+    for (i, bytes) in bytes.chunks_exact(ENTRY_LEN).enumerate() {
+        let entry = NodeEntry::decode(bytes, page.at).map_err(|e| Error::Corrupt(e.to_string()))?;
+        if let Some(entry) = entry {
+            entries.push(((page.index * PAGE_ENTRIES + i) as u32, entry));
+        }
+    }
+    Ok(())
+}
