@@ -391,6 +391,14 @@ pub enum Op {
         /// Fold what is pending first, so that sizes are exact.
         exact: bool,
     },
+    /// Like `List`, of what has the property `prop`: volumes, and those snapshots whose own names begin
+    /// with `prefix`. No other snapshot is looked at. Reply: `List`.
+    ListMarked {
+        /// The property.
+        prop: String,
+        /// What the names of snapshots begin with.
+        prefix: String,
+    },
     /// Like `List`, of these alone; names that nothing has are left out. Reply: `List`.
     Describe {
         /// `VOL` or `VOL@SNAP`.

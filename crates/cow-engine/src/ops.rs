@@ -45,6 +45,7 @@ async fn dispatch(cx: &Cx, op: Op) -> OpResult {
         }
         Op::Extents { export, offset, len } => read::extents(cx, export, offset, len).await,
         Op::List { exact } => query::list(cx, exact).await,
+        Op::ListMarked { prop, prefix } => query::list_marked(cx, &prop, &prefix).await,
         Op::Describe { names, exact } => query::describe(cx, names, exact).await,
         Op::SetSize { names, wait } => query::set_size_of(cx, names, wait).await,
         Op::FreeUp { bytes } => crate::sizes::free_up(cx, bytes).await,

@@ -47,6 +47,23 @@ pub(crate) async fn list(cx: &Cx, exact: bool) -> OpResult {
     node_infos(cx, ids).await.map(Reply::List)
 }
 
+/// An opening asks this: it must not cost more for every snapshot with properties of its own.
+pub(crate) async fn list_marked(cx: &Cx, prop: &str, prefix: &str) -> OpResult {
+    let ids: Vec<NodeId> = {
+        let mut core = cx.core();
+        let tree = &core.pool()?.tree;
+        let asked = tree.iter().filter(|node| {
+            let entry = &node.entry;
+            node.is_live()
+                && (node.is_head() || node.is_snapshot() && entry.name.starts_with(prefix))
+        });
+        asked.map(|node| node.entry.id).filter(|id| tree.has_props(*id)).collect()
+    };
+    let mut infos = node_infos(cx, ids).await?;
+    infos.retain(|info| info.props.iter().any(|(key, _)| key == prop));
+    Ok(Reply::List(infos))
+}
+
 pub(crate) async fn describe(cx: &Cx, names: Vec<String>, exact: bool) -> OpResult {
     if exact {
         fold_if_writable(cx).await?;

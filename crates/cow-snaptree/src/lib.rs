@@ -77,5 +77,5 @@ pub use seals::ROOTS;
 pub use sizes::SetSizeAnswer;
 pub use space::{BUDGET, RESERVE, Reserve, SpacePolicy};
 pub use table::{MAX_NODES, ROLLBACK_SLOTS};
-pub use tree::{Counters, Limits, POOL_NODE, Tree, TreeCounts, Volume};
+pub use tree::{Counters, Limits, Loading, POOL_NODE, Tree, TreeCounts, Volume};
 pub use walk::{OldBlob, Splice};

@@ -124,35 +124,65 @@ impl Default for Tree {
     }
 }
 
+/// A tree whose entries come one by one, in any order, so that they need not all be in memory twice.
+#[derive(Debug)]
+pub struct Loading(Tree);
+
+impl Loading {
+    /// Nothing has come yet.
+    pub fn new(counters: Counters) -> Self {
+        Self(Tree { counters, ..Tree::default() })
+    }
+
+    /// An entry, with its slot.
+    ///
+    /// # Errors
+    /// `Corrupt`, naming what cannot be: a duplicate id or slot, an id that was never given out.
+    pub fn enter(&mut self, slot: u32, entry: NodeEntry) -> Result<(), TreeError> {
+        let tree = &mut self.0;
+        tree.check_entry(&entry)?;
+        let id = entry.id;
+        if tree.slots.insert(u64::from(slot), id).is_some() {
+            return corrupt(format!("slot {slot} twice"));
+        }
+        if entry.state != NodeState::Live {
+            tree.dying.insert(id);
+        }
+        tree.recharge(entry.volume, 0, entry.born.data);
+        let node = Node::from_entry(slot, entry);
+        if tree.nodes.insert(id.0, Arc::new(node)).is_some() {
+            return corrupt(format!("node {id} twice"));
+        }
+        Ok(())
+    }
+
+    /// All have come.
+    ///
+    /// # Errors
+    /// `Corrupt`, naming what cannot be: a duplicate name, an unknown parent, a gen that is not above
+    /// the parent's (which excludes cycles), a volume without a head.
+    pub fn finish(self) -> Result<Tree, TreeError> {
+        let mut tree = self.0;
+        tree.link_children()?;
+        tree.index_names()?;
+        Ok(tree)
+    }
+}
+
 impl Tree {
     /// The tree of a checkpoint: its table entries with their slots, and its counters.
     ///
     /// # Errors
-    /// `Corrupt`, naming what cannot be: a duplicate id, slot or name, an unknown parent, a gen
-    /// that is not above the parent's (which excludes cycles), a volume without a head.
+    /// As [`Loading::enter`] and [`Loading::finish`].
     pub fn from_entries(
         entries: impl Iterator<Item = (u32, NodeEntry)>,
         counters: Counters,
     ) -> Result<Self, TreeError> {
-        let mut tree = Self { counters, ..Self::default() };
+        let mut loading = Loading::new(counters);
         for (slot, entry) in entries {
-            tree.check_entry(&entry)?;
-            let id = entry.id;
-            if tree.slots.insert(u64::from(slot), id).is_some() {
-                return corrupt(format!("slot {slot} twice"));
-            }
-            if entry.state != NodeState::Live {
-                tree.dying.insert(id);
-            }
-            tree.recharge(entry.volume, 0, entry.born.data);
-            let node = Node::from_entry(slot, entry);
-            if tree.nodes.insert(id.0, Arc::new(node)).is_some() {
-                return corrupt(format!("node {id} twice"));
-            }
+            loading.enter(slot, entry)?;
         }
-        tree.link_children()?;
-        tree.index_names()?;
-        Ok(tree)
+        loading.finish()
     }
 
     /// What one entry must hold, without looking at others.

@@ -339,6 +339,11 @@ impl Fake {
                 node.holds.extend(set.then_some(tag));
             }),
             Op::List { .. } => Ok(Reply::List(self.list())),
+            Op::ListMarked { prop, .. } => {
+                let mut nodes = self.list();
+                nodes.retain(|node| node.live && node.props.iter().any(|(key, _)| *key == prop));
+                Ok(Reply::List(nodes))
+            }
             Op::Describe { names, .. } => {
                 let mut nodes = self.list();
                 nodes.retain(|node| names.contains(&node.name));

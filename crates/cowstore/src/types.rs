@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 /// Marks a volume that an import has not finished, and a snapshot that an export took for
 /// itself.
 pub const IMPORTING: &str = "cow.importing";
+/// What the names of snapshots begin with that an export takes for itself. They have the property too.
+pub(crate) const EXPORT_PREFIX: &str = "export.";
 
 /// What a node of the snapshot tree is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -4,8 +4,8 @@ use crate::error::{Error, unexpected};
 use crate::events::PoolEvent;
 use crate::pool::Pool;
 use crate::types::{
-    DeleteOptions, IMPORTING, Kept, NodeInfo, PoolInfo, Props, RollbackOptions, SetSize,
-    SnapshotOptions,
+    DeleteOptions, EXPORT_PREFIX, IMPORTING, Kept, NodeInfo, PoolInfo, Props, RollbackOptions,
+    SetSize, SnapshotOptions,
 };
 use cow_engine::{NewVolume, Op, PropEdit, Reply, SnapTarget};
 use cow_format::{BLOCK_SIZE, NodeId};
@@ -247,10 +247,11 @@ impl Pool {
 
     /// Deletes what imports left behind when this pool's last process died.
     pub(crate) fn delete_unfinished(&self) -> Result<(), Error> {
-        for node in self.list(false)? {
-            if node.prop(IMPORTING).is_none() || !node.live {
-                continue;
-            }
+        let op = Op::ListMarked { prop: IMPORTING.into(), prefix: EXPORT_PREFIX.into() };
+        let marked: Vec<NodeInfo> = expect!(self.call(op), Reply::List(nodes) => {
+            nodes.into_iter().map(NodeInfo::from).collect()
+        })?;
+        for node in marked {
             let name = &node.name;
             tracing::warn!(%name, "deleting what an interrupted import or export left behind");
             let options = DeleteOptions { recursive: node.is_volume(), dry_run: false };

@@ -11,7 +11,7 @@ use cow_format::record::Record;
 use cow_format::superblock::Superblock;
 use cow_format::{Gen, NodeId, Phys, VolumeId};
 use cow_journal::Ring;
-use cow_snaptree::{Counters, Tree};
+use cow_snaptree::{Counters, Loading, Tree};
 
 /// A checkpoint, and what was built from it.
 pub(super) struct Found {
@@ -86,14 +86,15 @@ async fn build(
             cp.pool_blocks
         )));
     }
-    let entries = table::read(cx, sb, &cp).await?;
     let counters = Counters {
         last_gen: Gen(cp.last_gen),
         last_node: NodeId(cp.last_node),
         last_volume: VolumeId(cp.last_volume),
         last_group: cp.last_group,
     };
-    let mut tree = Tree::from_entries(entries.into_iter(), counters)?;
+    let mut loading = Loading::new(counters);
+    table::read(cx, sb, &cp, &mut loading).await?;
+    let mut tree = loading.finish()?;
     tree.set_detached(cp.detached.iter().map(|line| line.node).collect());
     tree.set_total_slots(cp.pages.len() as u32 * PAGE_ENTRIES as u32);
     let tag = sb.pool_tag();

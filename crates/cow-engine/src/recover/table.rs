@@ -11,6 +11,7 @@ use cow_format::geometry::{CHUNK_PAGES, Geometry};
 use cow_format::page::table_crc;
 use cow_format::superblock::Superblock;
 use cow_format::{Buf, Phys};
+use cow_snaptree::Loading;
 
 /// Most pages of one read: 1 MiB.
 const MAX_RUN: usize = 256;
@@ -27,27 +28,31 @@ struct Page {
     crc: u32,
 }
 
-/// The entries of all pages in use, with their slots, by ascending slot.
+/// Enters the nodes of all pages in use.
 pub(super) async fn read(
     cx: &Cx,
     sb: &Superblock,
     cp: &Checkpoint,
-) -> Result<Vec<(u32, NodeEntry)>, Error> {
+    nodes: &mut Loading,
+) -> Result<(), Error> {
     let tag = sb.pool_tag();
     let mut pages: Vec<Page> = used_pages(cp);
     pages.sort_unstable_by_key(|page| page.at);
     let runs: Vec<&[Page]> =
         pages.chunk_by(|a, b| a.at.0 + 1 == b.at.0).flat_map(|run| run.chunks(MAX_RUN)).collect();
-    let (mut entries, mut rest) = (Vec::new(), runs.as_slice());
+    let mut rest = runs.as_slice();
     while !rest.is_empty() {
         let (window, after) = rest.split_at(window_of(rest));
-        for result in join_all(window.iter().map(|run| read_run(cx, tag, run))).await {
-            entries.append(&mut result?);
+        let read = join_all(window.iter().map(|run| read_run(cx, tag, run))).await;
+        for (run, buf) in window.iter().zip(read) {
+            let buf = buf?;
+            for (i, page) in run.iter().enumerate() {
+                enter(page, buf.block(i), nodes)?;
+            }
         }
         rest = after;
     }
-    entries.sort_unstable_by_key(|(slot, _)| *slot);
-    Ok(entries)
+    Ok(())
 }
 
 /// How many of these reads, at least one, are begun together.
@@ -70,24 +75,23 @@ fn used_pages(cp: &Checkpoint) -> Vec<Page> {
     used.map(page).collect()
 }
 
-/// The entries of pages that lie side by side.
-async fn read_run(cx: &Cx, tag: u64, run: &[Page]) -> Result<Vec<(u32, NodeEntry)>, Error> {
-    let together = match run {
-        [first, _, ..] => cx.read(first.at, run.len(), false).await.ok(),
-        _ => None,
-    };
-    let mut entries = Vec::new();
-    for (i, page) in run.iter().enumerate() {
-        match &together {
-            Some(buf) if table_crc(buf.block(i), tag, page.at) == page.crc => {
-                decode(page, buf.block(i), &mut entries)?;
+/// Pages that lie side by side.
+async fn read_run(cx: &Cx, tag: u64, run: &[Page]) -> Result<Buf, Error> {
+    let [first, _, ..] = run else { return read_alone(cx, tag, &run[0]).await };
+    if let Ok(mut buf) = cx.read(first.at, run.len(), false).await {
+        for (i, page) in run.iter().enumerate() {
+            if table_crc(buf.block(i), tag, page.at) != page.crc {
+                // It was wrong in that read: past the caches is the next try.
+                *buf.block_mut(i) = *reread(cx, tag, page).await?.block(0);
             }
-            // Nor was it right in that read, so that past the caches is the next try.
-            Some(_) => decode(page, &reread(cx, tag, page).await?, &mut entries)?,
-            None => decode(page, &read_alone(cx, tag, page).await?, &mut entries)?,
         }
+        return Ok(buf);
     }
-    Ok(entries)
+    let mut buf = Buf::zeroed(run.len());
+    for (i, page) in run.iter().enumerate() {
+        *buf.block_mut(i) = *read_alone(cx, tag, page).await?.block(0);
+    }
+    Ok(buf)
 }
 
 async fn read_alone(cx: &Cx, tag: u64, page: &Page) -> Result<Buf, Error> {
@@ -108,11 +112,11 @@ async fn reread(cx: &Cx, tag: u64, page: &Page) -> Result<Buf, Error> {
     Ok(buf)
 }
 
-fn decode(page: &Page, bytes: &[u8], entries: &mut Vec<(u32, NodeEntry)>) -> Result<(), Error> {
+fn enter(page: &Page, bytes: &[u8], nodes: &mut Loading) -> Result<(), Error> {
     for (i, bytes) in bytes.chunks_exact(ENTRY_LEN).enumerate() {
         let entry = NodeEntry::decode(bytes, page.at).map_err(|e| Error::Corrupt(e.to_string()))?;
         if let Some(entry) = entry {
-            entries.push(((page.index * PAGE_ENTRIES + i) as u32, entry));
+            nodes.enter((page.index * PAGE_ENTRIES + i) as u32, entry)?;
         }
     }
     Ok(())

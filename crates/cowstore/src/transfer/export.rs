@@ -9,7 +9,7 @@ use crate::completion::Inbox;
 use crate::error::{Error, unexpected};
 use crate::pieces::piece;
 use crate::pool::Pool;
-use crate::types::{DeleteOptions, IMPORTING, NodeKind, SnapshotOptions};
+use crate::types::{DeleteOptions, EXPORT_PREFIX, IMPORTING, NodeKind, SnapshotOptions};
 use crate::volume::Export;
 use cow_engine::{Op, Reply};
 use serde::{Deserialize, Serialize};
@@ -46,7 +46,8 @@ pub fn export(
     if !is_written {
         return copy(&pool.open_export(name, false)?, file, watch);
     }
-    let snapshot = format!("{name}@export.{}.{}", std::process::id(), crate::reactor::wall_ns());
+    let snapshot =
+        format!("{name}@{EXPORT_PREFIX}{}.{}", std::process::id(), crate::reactor::wall_ns());
     let options = SnapshotOptions {
         kind: NodeKind::Auto,
         // As with an unfinished import: nobody's after a crash.

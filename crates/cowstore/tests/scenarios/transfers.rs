@@ -5,7 +5,7 @@ use cowstore::transfer::{
     ExportFile, ExportOptions, IMPORTING, ImportOptions, Progress, Transferred, Watch, export,
     import,
 };
-use cowstore::{Error, Pool};
+use cowstore::{Error, Pool, SnapshotOptions};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
@@ -210,9 +210,15 @@ pub fn unfinished_is_deleted_at_open(backend: &dyn Backend) {
     let mark = [(IMPORTING.to_owned(), "1".to_owned())];
     pool.create_volume("whole", MIB, &[]).unwrap();
     pool.create_volume("half", MIB, &mark).unwrap();
+    // Of an export that was cut short, and a snapshot that somebody took.
+    let options = SnapshotOptions { props: mark.to_vec(), ..SnapshotOptions::default() };
+    pool.snapshot(&["whole@export.1.2"], options).unwrap();
+    pool.snapshot(&["whole@export.mine"], SnapshotOptions::default()).unwrap();
     drop(pool);
     let pool = place.reopen(backend);
-    assert_eq!(names(&pool), ["whole"]);
+    let mut left = names(&pool);
+    left.sort();
+    assert_eq!(left, ["whole", "whole@export.mine"]);
     pool.close().unwrap();
 }
 
