@@ -2,8 +2,9 @@
 //! times, and nothing here asserts any.
 //!
 //! `benches/codec.rs` has checksums, hashes and frames, `benches/state.rs` the structures in
-//! memory, `benches/engine.rs` the whole engine on a device in memory ([`ram`]), so that what is
-//! timed is the engine's own work.
+//! memory, `benches/engine.rs` and `benches/tree.rs` (many snapshots) the whole engine on a device
+//! in memory ([`ram`]), so that what is timed is the engine's own work; `benches/pool.rs` has pools in
+//! real files.
 #![forbid(unsafe_code)]
 
 pub mod ram;
@@ -55,6 +56,15 @@ impl Rng {
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         (z ^ (z >> 31)) % bound
     }
+}
+
+/// The value in the middle.
+///
+/// # Panics
+/// When there are none.
+pub fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
 }
 
 /// A block that is not zero, and differs with `seed`.

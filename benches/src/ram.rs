@@ -88,6 +88,26 @@ impl Ram {
         ram
     }
 
+    /// Closes the pool; the next [`Ram::open_pool`] finds it as a new process would.
+    ///
+    /// # Panics
+    /// As [`Ram::finish`].
+    pub fn close_pool(&mut self) {
+        self.run(Op::Close);
+        self.todo.clear();
+        let device_blocks = self.device.memory.block_count() as u64;
+        let wall_ns = WALL_NS + self.now_ns;
+        self.engine = Engine::new(Config { device_blocks, wall_ns, ..Config::default() });
+    }
+
+    /// Opens it.
+    ///
+    /// # Panics
+    /// As [`Ram::finish`].
+    pub fn open_pool(&mut self) {
+        self.run(Op::Open { read_only: false });
+    }
+
     /// Hands in an operation; its device operations wait for [`Ram::finish`].
     pub fn submit(&mut self, op: Op) -> OpId {
         self.next_op += 1;
