@@ -235,12 +235,14 @@ fn an_ordinary_user_mounts_with_the_setuid_helper() {
     run_ok(&["chmod", "755", &root]);
     // As distributions have it; a bare container may not.
     run_ok(&["chmod", "666", "/dev/fuse"]);
+    // Where it was built others may not go.
+    let program = place.text("cowctl");
+    fs::copy(cow_tests::cowctl(), &program).unwrap();
     let as_nobody = |words: &[&str]| {
-        let program = cow_tests::cowctl();
         let start = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "env"];
         let pool = format!("COWCTL_POOL={}", place.pool().display());
         let runtime = format!("COW_RUNTIME_DIR={}", place.text("run"));
-        let fixed = [pool.as_str(), runtime.as_str(), program.to_str().unwrap()];
+        let fixed = [pool.as_str(), runtime.as_str(), program.as_str()];
         run(&[&start[..], &fixed, words].concat())
     };
     let output = as_nobody(&["mount", "--background", &dir]);
