@@ -184,6 +184,15 @@ impl SimDisk {
         self.in_flight.len()
     }
 
+    /// First block and length of each write or discard in flight.
+    pub fn writes_in_flight(&self) -> impl Iterator<Item = (u64, u64)> {
+        let writes = self
+            .in_flight
+            .iter()
+            .filter(|op| matches!(op.kind, Kind::Write { .. } | Kind::Discard { .. }));
+        writes.map(|op| (op.at, op.blocks))
+    }
+
     /// Faults of the engine that the disk has seen: overlapping writes, I/O out of range.
     pub fn take_bugs(&mut self) -> Vec<String> {
         std::mem::take(&mut self.bugs)

@@ -6,6 +6,7 @@ mod workload;
 pub use workload::Workload;
 
 use crate::disk::{Crash, Faults, SimDisk};
+use crate::in_use::watch;
 use crate::lose::lose_newest_checkpoint;
 use crate::oracle::Oracle;
 use crate::rng::{Rng, mix};
@@ -42,6 +43,9 @@ pub struct HistoryConfig {
     pub compare: bool,
     /// Whether volumes get budgets and reserves, in a pool that is often full.
     pub shares: bool,
+    /// Whether a write to what the newest checkpoint uses is a fault at once, and not only when a
+    /// crash shows it.
+    pub watch: bool,
     /// Faults of the disk, in each life, between open and crash.
     pub faults: Faults,
     /// Which errors are no fault.
@@ -62,6 +66,7 @@ impl Default for HistoryConfig {
             rot: false,
             compare: false,
             shares: false,
+            watch: false,
             faults: Faults::default(),
             tolerance: Tolerance { io: false, no_space: true },
         }
@@ -120,6 +125,9 @@ pub fn run_history<M: Machine>(
         }
         let mut sim = Sim::<M>::new(disk, oracle, &config.engine, rng.word());
         sim.tolerate(config.tolerance);
+        if config.watch {
+            sim.set_probe(Some(watch()));
+        }
         let ended = caught(|| live(&mut sim, &mut workload, config, &mut rng, kill));
         outcome.commands += sim.trace().len() as u64;
         outcome.device_ops += sim.world.disk().done();

@@ -22,6 +22,7 @@ pub mod disk;
 pub mod explore;
 pub mod fake;
 pub mod history;
+pub mod in_use;
 pub mod leftovers;
 pub mod lose;
 pub mod model;

@@ -40,13 +40,13 @@ pub fn table_blocks(disk: &SimDisk) -> Vec<u64> {
     used.map(home).collect()
 }
 
-fn newest_superblock(disk: &SimDisk) -> Option<Superblock> {
+pub(crate) fn newest_superblock(disk: &SimDisk) -> Option<Superblock> {
     (0..4)
         .filter_map(|copy| Superblock::decode(&disk.peek(COPY_BLOCKS[copy]), copy).ok())
         .max_by_key(|sb| sb.sequence)
 }
 
-fn read(disk: &SimDisk, sb: &Superblock, area: usize) -> Option<Checkpoint> {
+pub(crate) fn read(disk: &SimDisk, sb: &Superblock, area: usize) -> Option<Checkpoint> {
     let start = sb.geometry.cp_start[area];
     let tag = sb.pool_tag();
     let blocks = Checkpoint::decode_len(&disk.peek(start), tag, Phys(start)).ok()?;

@@ -103,7 +103,8 @@ fn tight_histories() {
     let begun = Instant::now();
     let run = |seed| {
         let disk = format(&PoolOptions::tight());
-        run_history::<Engine>(seed, disk, &config(seed, true))
+        let config = HistoryConfig { watch: true, ..config(seed, true) };
+        run_history::<Engine>(seed, disk, &config)
     };
     let all: Outcome = for_seeds("tight_histories", 100, run).into_iter().sum();
     println!("tight_histories: {all:?} in {:.1} s", begun.elapsed().as_secs_f64());
@@ -116,7 +117,7 @@ fn share_histories() {
     let begun = Instant::now();
     let run = |seed| {
         let options = PoolOptions { journal_blocks: 16_300, ..PoolOptions::default() };
-        let config = HistoryConfig { shares: true, ..config(seed, seed % 2 == 1) };
+        let config = HistoryConfig { shares: true, watch: true, ..config(seed, seed % 2 == 1) };
         run_history::<Engine>(seed, format(&options), &config)
     };
     let all: Outcome = for_seeds("share_histories", 30, run).into_iter().sum();

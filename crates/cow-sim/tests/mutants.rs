@@ -16,6 +16,9 @@ enum How {
     LostCheckpoints,
     /// Little room, so that what is freed is soon given out again.
     Tight,
+    /// The same, and no write may go to what the newest checkpoint uses: a crash shows that too
+    /// seldom.
+    Watched,
     /// Short lives of clients that write the same few contents again and again.
     Short,
     /// A block of data goes bad after a recovery.
@@ -30,8 +33,7 @@ const MUTANTS: &[(&str, &str, How)] = &[
     ("ackearly", "a flush is acknowledged without a device flush", How::Crashes),
     ("nochain", "frames of another history are accepted", How::Short),
     ("earlyfree", "overwritten blocks are given out before any checkpoint", How::Tight),
-    // `reusenow` (freed blocks are given out before their checkpoint is durable) is no longer met by
-    // 2,500 histories since writes wait for room in their order: it needs a script of its own.
+    ("reusenow", "freed blocks are given out before their checkpoint is durable", How::Watched),
     (
         "noquarantine",
         "freed blocks are given out while a fallback needs them",
@@ -62,7 +64,7 @@ fn run(name: &'static str, how: How, seed: u64) -> Result<(), String> {
     mutant::plant(name);
     let ring = [256, 64, 128][seed as usize % 3];
     let options = match how {
-        How::Tight => PoolOptions::tight(),
+        How::Tight | How::Watched => PoolOptions::tight(),
         _ => PoolOptions { journal_blocks: ring, ..PoolOptions::default() },
     };
     let mut pool = format(&options);
@@ -79,6 +81,7 @@ fn run(name: &'static str, how: How, seed: u64) -> Result<(), String> {
     let usual = HistoryConfig { engine, ..HistoryConfig::default() };
     let config = match how {
         How::LostCheckpoints => HistoryConfig { lose_checkpoints: true, ..usual },
+        How::Watched => HistoryConfig { watch: true, ..usual },
         How::Rot => HistoryConfig { lose_checkpoints: seed % 2 == 1, rot: true, ..usual },
         How::Short => {
             HistoryConfig { lives: 30, commands: 3, palette: 2, short_lives: true, ..usual }
@@ -94,6 +97,7 @@ fn hint(name: &str) -> u64 {
         "nochain" => 280,
         "nocursor" => 136,
         "noquarantine" => 60,
+        "reusenow" => 900,
         "reusepunched" => 848,
         _ => 0,
     }

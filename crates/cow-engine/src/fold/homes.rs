@@ -37,6 +37,8 @@ impl Fold {
             let alloc = &mut core.pool()?.alloc;
             alloc.commit(self.cp_seq);
             alloc.release(self.cp_seq);
+            // Who waits for room learns of it, as when they are given out in time.
+            core.notify(|core| &mut core.fold_wait);
         }
         let checkpoint = self.checkpoint(table, zones)?;
         let (at, buf) = {
