@@ -10,6 +10,7 @@ use crate::info::{PoolInfo, Stats};
 use crate::opened::Export;
 use crate::punch_state::PunchState;
 use crate::range_locks::RangeLocks;
+use crate::room_state::RoomState;
 use crate::seal_state::SealState;
 use crate::share_state::Shares;
 use crate::size_state::Sizes;
@@ -92,6 +93,7 @@ pub(crate) struct Core {
     pub(crate) events: Events,
     /// The mark that the pool is at (`watermark.rs`).
     pub(crate) space_level: u8,
+    pub(crate) room: RoomState,
     pub(crate) punch: PunchState,
     pub(crate) below: BelowState,
     pub(crate) seal: SealState,
@@ -132,6 +134,7 @@ impl Core {
             expiry: Expiry::default(),
             events: Events::default(),
             space_level: 0,
+            room: RoomState::default(),
             punch: PunchState::default(),
             below: BelowState::default(),
             seal: SealState::default(),

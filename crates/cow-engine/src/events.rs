@@ -45,6 +45,13 @@ pub enum EventKind {
         /// How many.
         count: u64,
     },
+    /// An undo snapshot was deleted for want of space.
+    MadeRoom {
+        /// Its name, `VOL@SNAP`.
+        name: String,
+        /// How full the pool was, in percent.
+        percent: u8,
+    },
     /// The pool has come to 80, 90 or 95 %.
     SpaceLow(SpaceLevel),
     /// It has fallen clearly below such a mark again.
@@ -79,6 +86,7 @@ impl EventKind {
             Self::ClockTrusted => "clock_trusted",
             Self::Expired { .. } => "expired",
             Self::Pruned { .. } => "pruned",
+            Self::MadeRoom { .. } => "made_room",
             Self::SpaceLow(_) => "space_low",
             Self::SpaceBack(_) => "space_back",
         }
@@ -99,6 +107,9 @@ impl fmt::Display for EventKind {
             Self::ClockTrusted => f.write_str("the clock has gone evenly: snapshots expire again"),
             Self::Expired { names, count } => write_names(f, "expired", names, *count),
             Self::Pruned { names, count } => write_names(f, "pruned", names, *count),
+            Self::MadeRoom { name, percent } => {
+                write!(f, "deleted for want of space: {name}; the pool was {percent} % full")
+            }
             Self::SpaceLow(at) => {
                 write!(f, "the pool is {} % full, {} bytes are left", at.percent, at.free_bytes)?;
                 if at.undo_count == 0 {

@@ -35,9 +35,10 @@ impl Core {
 
     /// The pool was opened.
     pub(crate) fn begin_expiry(&mut self) {
-        let Self { pool: Some(pool), expiry, now_ns, .. } = self else { return };
+        let Self { pool: Some(pool), expiry, room, now_ns, .. } = self else { return };
         expiry.index(&pool.tree);
         expiry.rest_until_ns = now_ns.saturating_add(REST_NS);
+        room.rest_until_ns = expiry.rest_until_ns;
     }
 
     /// Time went on.

@@ -30,6 +30,7 @@ mod info;
 mod loading;
 mod locks;
 mod lookup;
+mod make_room;
 pub mod mkfs;
 mod opened;
 mod ops;
@@ -43,6 +44,7 @@ mod range_locks;
 mod read;
 mod recover;
 mod reserve;
+mod room_state;
 mod seal;
 mod seal_state;
 mod share;
@@ -153,6 +155,7 @@ impl Engine {
         loop {
             self.tasks.run(&self.cx);
             self.check_triggers();
+            make_room::start_if_due(&self.cx);
             fold::start_if_due(&self.cx);
             punch::start_if_due(&self.cx);
             below::start_if_due(&self.cx);
@@ -223,6 +226,7 @@ impl Engine {
         if core.fold.running
             || core.fold.soon
             || core.expiry.running
+            || core.room.running
             || core.ops_in_progress > 0
             || core.seal.wants_tick()
             || core.io.in_flight() > 0
@@ -242,6 +246,7 @@ impl Engine {
     /// While [`Self::wants_tick`] is false: the tick after the last one should come within so many
     /// nanoseconds, as something may expire. None: time can change nothing.
     pub fn idle_tick_ns(&self) -> Option<u64> {
-        self.cx.core().idle_tick_ns()
+        let core = self.cx.core();
+        core.idle_tick_ns().into_iter().chain(core.room_tick_ns()).min()
     }
 }

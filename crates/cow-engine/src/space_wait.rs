@@ -11,6 +11,8 @@ const MAX_ROUNDS: usize = 4;
 /// The same while branch points are left to be trimmed. Not without end: what dies below them while
 /// that goes on must be looked at again.
 const MAX_TRIM_ROUNDS: usize = 64;
+/// How often it asks in vain for undo snapshots to go. Folds before the first of them wake it too.
+const MAX_ASKS: usize = 2 * MAX_TRIM_ROUNDS;
 
 /// What stands in the way of an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,12 +42,18 @@ enum Step {
     Promise,
     /// A publication.
     Fold,
+    /// Undo snapshots to go.
+    Room,
 }
 
 /// An operation that waits for space, until this is dropped.
 pub(crate) struct Wait {
     cx: Cx,
+    /// Publications since nothing was being given back.
     rounds: usize,
+    /// Undo snapshots that had gone when it looked last, and how often it has asked since.
+    made_room: u64,
+    asks: usize,
     is_counted: bool,
     ticket: Option<u64>,
     /// Attempts to get room below that had failed when it first asked.
@@ -54,7 +62,9 @@ pub(crate) struct Wait {
 
 impl Wait {
     pub(crate) fn new(cx: &Cx) -> Self {
-        Self { cx: cx.clone(), rounds: 0, is_counted: false, ticket: None, failures: None }
+        let (cx, made_room) = (cx.clone(), cx.core().room.deleted);
+        let (rounds, asks, is_counted) = (0, 0, false);
+        Self { cx, rounds, made_room, asks, is_counted, ticket: None, failures: None }
     }
 
     /// Whether it is this one's turn. Those for whom something is kept, and what gives space
@@ -79,23 +89,27 @@ impl Wait {
             Step::Turn => self.cx.wait(|core| &mut core.space_queue.wait).await,
             Step::Below => self.cx.wait(|core| &mut core.below.wait).await,
             Step::Promise => self.cx.wait(|core| &mut core.promise_wait).await,
-            Step::Discard | Step::Fold => {
+            Step::Discard | Step::Fold | Step::Room => {
                 if !self.is_counted {
                     self.cx.core().punch.waiters += 1;
                     self.is_counted = true;
                 }
                 self.cx.wait(|core| &mut core.fold_wait).await;
-                self.rounds += usize::from(step == Step::Fold);
+                // What is being given back has its end, and the last of it two publications later.
+                let counts = step == Step::Fold && !self.cx.core().reclaim_is_pending();
+                self.rounds += usize::from(counts);
             }
         }
         Ok(())
     }
 
     fn next(&mut self, lack: Lack, volume: Option<VolumeId>) -> Result<Step, Error> {
-        let mut core = self.cx.core();
+        let cx = self.cx.clone();
+        let mut core = cx.core();
         let map = match lack {
             Lack::Turn => return Ok(Step::Turn),
-            Lack::Budget | Lack::Pool => return core.lacks_blocks(lack, volume, self.rounds),
+            Lack::Budget => return core.lacks_blocks(lack, volume, self.rounds),
+            Lack::Pool => return self.lacks_pool(&mut core, volume),
             Lack::Below(map) => map,
         };
         // One attempt to get it is worth waiting for.
@@ -105,6 +119,21 @@ impl Wait {
         }
         core.below.asked = core.below.asked.max(map + 1);
         Ok(Step::Below)
+    }
+
+    /// The pool lacks blocks: what was let go comes back first, then undo snapshots may go, each of
+    /// which is worth as many publications as the wait itself.
+    fn lacks_pool(&mut self, core: &mut Core, volume: Option<VolumeId>) -> Result<Step, Error> {
+        if self.made_room != core.room.deleted {
+            (self.made_room, self.rounds, self.asks) = (core.room.deleted, 0, 0);
+        }
+        let found = core.lacks_blocks(Lack::Pool, volume, self.rounds);
+        let refused = matches!(found, Err(Error::NoSpace(SpaceKind::Pool)));
+        if refused && self.asks < MAX_ASKS && core.ask_for_room() {
+            self.asks += 1;
+            return Ok(Step::Room);
+        }
+        found
     }
 }
 

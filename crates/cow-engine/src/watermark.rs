@@ -6,17 +6,16 @@
 use crate::core::Core;
 use crate::events::{EventKind, SpaceLevel, listed};
 use cow_format::BLOCK_SIZE;
-use cow_format::entry::NodeKind;
+use cow_snaptree::SPACE_MARKS;
 
-const MARKS: [u8; 3] = [95, 90, 80];
 /// So far below a mark, in percent, it is left.
 const HYSTERESIS: u8 = 2;
 
 /// The mark of a pool that is `percent` full and was at `level`.
 fn next_level(level: u8, percent: u8) -> u8 {
-    let reached = MARKS.into_iter().find(|&mark| percent >= mark).unwrap_or(0);
+    let reached = SPACE_MARKS.into_iter().find(|&mark| percent >= mark).unwrap_or(0);
     let kept = |mark: u8| mark <= level && percent + HYSTERESIS >= mark;
-    let kept = MARKS.into_iter().find(|&mark| kept(mark)).unwrap_or(0);
+    let kept = SPACE_MARKS.into_iter().find(|&mark| kept(mark)).unwrap_or(0);
     reached.max(kept)
 }
 
@@ -60,13 +59,11 @@ impl Core {
         self.tell(kind);
     }
 
-    /// The undo snapshots, oldest first.
+    /// The undo snapshots that nobody holds, oldest first.
     fn undo_snapshots(&self) -> Vec<String> {
         let Some(pool) = &self.pool else { return Vec::new() };
-        let undo = pool.tree.iter().filter(|node| {
-            node.is_snapshot() && node.entry.kind == NodeKind::Undo && node.entry.holds == 0
-        });
-        undo.filter_map(|node| pool.tree.full_name(node.entry.id)).collect()
+        let undos = pool.tree.undos_by_age();
+        undos.into_iter().filter_map(|id| pool.tree.full_name(id)).collect()
     }
 }
 

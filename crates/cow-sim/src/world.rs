@@ -46,6 +46,14 @@ impl Machine for Engine {
     }
 }
 
+impl World<Engine> {
+    /// See [`Engine::idle_tick_ns`].
+    #[must_use]
+    pub fn idle_tick_ns(&self) -> Option<u64> {
+        self.machine.idle_tick_ns()
+    }
+}
+
 /// Steps without an answer after which a run counts as hung.
 const STEP_BUDGET: u64 = 2_000_000;
 /// Ticks in a row, nothing being in flight, after which a run counts as stuck.

@@ -56,6 +56,7 @@ mod space;
 mod table;
 mod tree;
 mod trim;
+mod undo_space;
 mod walk;
 
 #[cfg(test)]
@@ -78,4 +79,5 @@ pub use sizes::SetSizeAnswer;
 pub use space::{BUDGET, RESERVE, Reserve, SpacePolicy};
 pub use table::{MAX_NODES, ROLLBACK_SLOTS};
 pub use tree::{Counters, Limits, Loading, POOL_NODE, Tree, TreeCounts, Volume};
+pub use undo_space::{SPACE_MARKS, UNDO_FOR_SPACE};
 pub use walk::{OldBlob, Splice};

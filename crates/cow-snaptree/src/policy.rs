@@ -10,6 +10,7 @@
 //! | `group` | a name | the group that the volume belongs to |
 //! | `roots` | `on` or `off` | see `seals.rs`: content roots of snapshots are computed unasked; of the pool too |
 //! | `limit:NAME`, of the pool | 1 to 1,048,576 | most snapshots of kind user that the volumes of a group have at once, all together |
+//! | `undo-for-space`, of the pool | `off`, 80, 90 or 95 | see `undo_space.rs`: how full the pool is when undo snapshots go |
 //!
 //! A flag in the node entry says whether a volume may have one of `keep`, `group`, `budget` and `reserve`,
 //! so that nobody need read the properties of all volumes to find them.
@@ -21,6 +22,7 @@ use crate::retention::Keep;
 use crate::space::{BUDGET, RESERVE, Reserve, parse_size};
 use crate::table::MAX_NODES;
 use crate::tree::{POOL_NODE, Tree};
+use crate::undo_space::check_undo_for_space;
 use cow_format::entry::NodeKind;
 use cow_format::record::PropChange;
 use cow_format::{NodeId, VolumeId};
@@ -69,6 +71,7 @@ pub(crate) fn check_policies<'a>(
 /// Checks what is to be set on the pool.
 pub(crate) fn check_pool_policies(changes: &[PropChange]) -> Result<(), TreeError> {
     for (key, value) in changes {
+        check_undo_for_space(key, value.as_ref())?;
         let limit = value.as_ref().filter(|_| key.starts_with(GROUP_LIMIT));
         if let Some(value) = limit.filter(|value| parse_limit(value).is_none()) {
             return invalid(format!("{key}: {value:?} is not a number from 1 to {MAX_NODES}"));

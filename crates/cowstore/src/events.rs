@@ -12,8 +12,8 @@ pub struct PoolEvent {
     pub seq: u64,
     /// Nanoseconds since 1970.
     pub at_ns: u64,
-    /// What, for programs: `clock_suspect`, `clock_trusted`, `expired`, `pruned`, `space_low`,
-    /// `space_back`.
+    /// What, for programs: `clock_suspect`, `clock_trusted`, `expired`, `pruned`, `made_room`,
+    /// `space_low`, `space_back`.
     pub kind: String,
     /// The same in a sentence.
     pub text: String,

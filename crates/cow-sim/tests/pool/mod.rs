@@ -6,6 +6,7 @@ use cow_engine::{
     SpaceKind,
 };
 use cow_format::Buf;
+use cow_format::entry::NodeKind;
 use cow_sim::checked::check_disk;
 use cow_sim::disk::Crash;
 use cow_sim::world::World;
@@ -14,6 +15,7 @@ use std::collections::BTreeSet;
 
 pub const BLOCK: u64 = 4096;
 pub const MIB: u64 = 1 << 20;
+const MINUTE: u64 = 60_000_000_000;
 
 pub struct Pool {
     pub world: World<Engine>,
@@ -120,9 +122,35 @@ impl Pool {
 
     /// The machine dies and comes back.
     pub fn restart(&mut self) {
-        let disk = self.world.disk().crash(Crash::KeepAll);
+        self.crash(Crash::KeepAll, false);
+    }
+
+    /// The same, in a way of dying, to a pool that may take no changes.
+    pub fn crash(&mut self, how: Crash, read_only: bool) {
+        let disk = self.world.disk().crash(how);
         self.world = World::new(disk, &self.config, 2);
-        self.must(Op::Open { read_only: false });
+        self.must(Op::Open { read_only });
+    }
+
+    /// Time goes on for so many minutes.
+    pub fn minutes(&mut self, count: u64) {
+        for _ in 0..count {
+            self.world.pass(MINUTE);
+            for _ in 0..40 {
+                self.world.run_until_idle().unwrap();
+                self.world.pass(1_000_000);
+            }
+        }
+        self.world.run_until_idle().unwrap();
+    }
+
+    /// Live undo snapshots, in the order of their names.
+    pub fn undos(&mut self) -> Vec<String> {
+        let Reply::List(nodes) = self.must(Op::List { exact: false }) else { panic!("no list") };
+        let undos = nodes.into_iter().filter(|node| node.live && node.kind == NodeKind::Undo);
+        let mut names: Vec<String> = undos.map(|node| node.name).collect();
+        names.sort();
+        names
     }
 
     pub fn check(&mut self) {

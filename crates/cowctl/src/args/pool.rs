@@ -19,7 +19,8 @@ pub enum PoolCommand {
 
 #[derive(Debug, Args)]
 pub struct PoolSet {
-    /// KEY=VALUE; `KEY=` removes the key. `limit:NAME=N`: most snapshots of the volumes whose property `group` is NAME
+    /// KEY=VALUE; `KEY=` removes the key. `limit:NAME=N`: most snapshots of the volumes whose property `group` is NAME.
+    /// `undo-for-space=MARK`, MARK one of 80, 90, 95 and `off`: undo snapshots go, the oldest first, while the pool is so full, in percent
     #[arg(required = true, value_parser = property)]
     pub changes: Vec<(String, Option<String>)>,
 }
