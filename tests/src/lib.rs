@@ -5,6 +5,7 @@
 
 mod agent;
 mod attached;
+mod guest;
 pub mod hooked;
 pub mod http;
 mod images;
@@ -17,6 +18,7 @@ mod tools;
 
 pub use agent::{Agent, configure, quickstart, resembles};
 pub use attached::{Attached, MountedFs, have_loops};
+pub use guest::{Guest, GuestFiles, Initramfs};
 pub use images::{file_hash, hash, pattern, sparse_image};
 pub use mounted::{Mounted, have_fuse};
 pub use nbd::Client;

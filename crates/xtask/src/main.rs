@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod ci;
+mod guest;
 mod metadata;
 mod process;
 mod summary;

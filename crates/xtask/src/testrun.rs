@@ -7,7 +7,7 @@
 use crate::metadata::Metadata;
 use crate::process;
 use crate::summary::Summary;
-use crate::{tools, venv};
+use crate::{guest, tools, venv};
 use anyhow::{Context, Result, bail};
 use std::io::{Read, Write};
 use std::path::Path;
@@ -23,6 +23,7 @@ pub fn run(args: &[String]) -> Result<()> {
     let missing = tools::provide(skip_missing)?;
     let metadata = Metadata::load_members(Path::new("."))?;
     let venv = venv::provide(&metadata.root, &metadata.target_dir, skip_missing)?;
+    let guest = guest::provide(&metadata.target_dir, skip_missing)?;
 
     let mut build = process::cargo();
     build.args(["build", "--workspace", "--bins", "--tests", "--examples"]);
@@ -38,7 +39,10 @@ pub fn run(args: &[String]) -> Result<()> {
     if let Some(venv) = &venv {
         test.env("COW_TEST_VENV", venv);
     }
-    if missing || venv.is_none() {
+    if let Some(guest) = &guest {
+        test.env("COW_TEST_GUEST", guest);
+    }
+    if missing || venv.is_none() || (skip_missing && guest.is_none()) {
         test.env("COW_SKIP_MISSING_TOOLS", "1");
     }
     let (status, summary) = pass_through(&mut test)?;

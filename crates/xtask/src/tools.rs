@@ -13,6 +13,7 @@ const TOOLS: &[(&str, &str)] = &[
     ("qemu-img", "qemu-utils"),
     ("qemu-io", "qemu-utils"),
     ("qemu-nbd", "qemu-utils"),
+    ("qemu-system-x86_64", "qemu-system-x86"),
     ("nbdinfo", "libnbd-bin"),
     ("nbdcopy", "libnbd-bin"),
     ("nbdkit", "nbdkit"),
@@ -93,7 +94,7 @@ fn can_make_venvs() -> bool {
     python.status().is_ok_and(|status| status.success())
 }
 
-fn on_path(path: &OsString, program: &str) -> bool {
+pub fn on_path(path: &OsString, program: &str) -> bool {
     std::env::split_paths(path).any(|dir| is_executable(&dir.join(program)))
 }
 
@@ -101,7 +102,7 @@ fn is_executable(file: &Path) -> bool {
     file.metadata().is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
 }
 
-fn is_root() -> bool {
+pub fn is_root() -> bool {
     Path::new("/proc/self").metadata().is_ok_and(|m| m.uid() == 0)
 }
 
@@ -131,7 +132,7 @@ fn install(packages: &[&str]) -> Result<()> {
     })
 }
 
-fn apt_get() -> Command {
+pub fn apt_get() -> Command {
     let mut command = Command::new("apt-get");
     command.env("DEBIAN_FRONTEND", "noninteractive").stdin(Stdio::null());
     // Another installation may hold the lock for a while.
@@ -139,10 +140,10 @@ fn apt_get() -> Command {
     command
 }
 
-pub fn retry(mut action: impl FnMut() -> Result<()>) -> Result<()> {
+pub fn retry<T>(mut action: impl FnMut() -> Result<T>) -> Result<T> {
     for attempt in 1..ATTEMPTS {
         match action() {
-            Ok(()) => return Ok(()),
+            Ok(done) => return Ok(done),
             Err(error) => eprintln!("xtask: {error:#}; trying again"),
         }
         std::thread::sleep(Duration::from_secs(3 * attempt));
