@@ -18,6 +18,8 @@ const PACKAGES: &[(&str, &str)] = &[
     ("mount", "mount"),
     ("setpriv", "util-linux"),
     ("fusermount3", "fuse3"),
+    ("systemd-analyze", "systemd"),
+    ("python3", "python3"),
     ("resize2fs", "e2fsprogs"),
     ("mkfs.xfs", "xfsprogs"),
     ("xfs_repair", "xfsprogs"),

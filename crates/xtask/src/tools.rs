@@ -23,6 +23,7 @@ const TOOLS: &[(&str, &str)] = &[
     ("debugfs", "e2fsprogs"),
     ("losetup", "util-linux"),
     ("fusermount3", "fuse3"),
+    ("systemd-analyze", "systemd"),
     ("mkfs.xfs", "xfsprogs"),
     ("mkfs.btrfs", "btrfs-progs"),
     ("valgrind", "valgrind"),

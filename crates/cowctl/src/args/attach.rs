@@ -2,7 +2,7 @@
 
 use super::Json;
 use crate::units::object_name;
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 /// Prints the path of the device, /dev/loopN, and nothing else. The same device is linked at /dev/cow/POOL/VOL, where POOL is
 /// the pool's property `label`, or else its file's name without the ending. A snapshot is read-only. The volume stays
@@ -15,6 +15,21 @@ pub struct Attach {
     /// Bytes of a logical block, 512 or 4096; by default 4096 unless what is there needs 512
     #[arg(long, value_name = "BYTES", value_parser = ["512", "4096"])]
     pub sector_size: Option<String>,
+    /// Attach nothing; print what to paste elsewhere: arguments for QEMU or a disk for libvirt, of the NBD server
+    /// (`cowctl serve`), or units for systemd that serve the pool and attach the volume
+    #[arg(long, value_name = "FORMAT", conflicts_with = "sector_size")]
+    pub print: Option<Format>,
+}
+
+/// What `--print` prints.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Format {
+    /// The element `disk`
+    Libvirt,
+    /// Words of a command line, quoted for a shell
+    Qemu,
+    /// Two units
+    Systemd,
 }
 
 #[derive(Debug, Args)]

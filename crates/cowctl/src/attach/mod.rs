@@ -7,6 +7,7 @@
 mod clean;
 mod devices;
 mod link;
+mod print;
 mod sector;
 
 use crate::args::{Attach, Attachments, Detach};
@@ -41,6 +42,9 @@ fn lock(path: &Path) -> Result<(Identity, File), Failure> {
 }
 
 pub fn attach(path: &Path, args: &Attach) -> Result<(), Failure> {
+    if let Some(format) = args.print {
+        return print::print(path, args, format);
+    }
     let (identity, _lock) = lock(path)?;
     clean::clean(&identity)?;
     let name = &args.name;
