@@ -32,10 +32,11 @@ pub(crate) struct Expiry {
 impl Expiry {
     /// Enters all that expires in `tree`.
     pub(crate) fn index(&mut self, tree: &Tree) {
-        let expiring = tree.iter().filter(|n| n.is_snapshot() && n.entry.expiry_ns != 0);
+        let expiring = tree.iter().filter(|n| n.entry.expiry_ns != 0 && n.is_snapshot());
         self.due = expiring.map(|node| (node.entry.expiry_ns, node.entry.id)).collect();
-        let ruled = tree.iter().filter(|node| node.is_head() && node.entry.policy);
-        self.unpruned = ruled.map(|node| node.entry.volume).collect();
+        let heads = tree.volumes().filter_map(|(_, volume)| tree.node(volume.head));
+        let ruled = heads.filter(|head| head.entry.policy);
+        self.unpruned = ruled.map(|head| head.entry.volume).collect();
     }
 
     /// A group was applied to `tree`.

@@ -23,13 +23,14 @@ use crate::fold::{FoldAt, run as run_fold};
 use crate::loading::load_policies;
 use crate::share_state::Shares;
 use crate::space::{load_zone, zone_of};
-use crate::task::Cx;
+use crate::task::{Cx, join};
+use checkpoint::Found;
 use cow_alloc::AllocError;
 use cow_extent::{Layers, NodeCache};
 use cow_format::checkpoint::JournalPos;
 use cow_format::frame::Frame;
 use cow_format::record::Record;
-use cow_format::superblock::Fence;
+use cow_format::superblock::{Fence, Superblock};
 use cow_format::{Buf, FrameSeq, Phys};
 use cow_journal::{EndReason, JournalWriter, Ring, Scanner, Step};
 use std::collections::{BTreeSet, HashMap};
@@ -50,13 +51,10 @@ pub(crate) async fn open(cx: &Cx, read_only: bool) -> Result<(), Error> {
         superblock::flush(cx).await?;
     }
     let mut sb = superblock::read(cx, read_only).await?;
-    let found = checkpoint::read(cx, &sb).await?;
-    let (pool_tag, tail, found_seq) = (sb.pool_tag(), found.cp.tail, found.cp.seq);
-    let ring = Ring::of(&sb.geometry);
-    let read = Journal { ring, pool_tag, tail, fences: sb.fences.clone() };
-    let fallback_tail = found.previous.as_ref().map_or(tail, |cp| cp.tail);
-    let scan = scan(cx, &read).await?;
-    let accepted = verify::accept(cx, &read, &scan).await?;
+    let (found, read, accepted) = build_and_scan(cx, &sb).await?;
+    let (found_seq, fallback_tail) =
+        (found.cp.seq, found.previous.as_ref().map_or(found.cp.tail, |cp| cp.tail));
+    let (ring, pool_tag) = (read.ring, read.pool_tag);
     if !read_only {
         superblock::fence(cx, &mut sb, accepted, fallback_tail).await?;
     }
@@ -124,6 +122,30 @@ pub(crate) async fn open(cx: &Cx, read_only: bool) -> Result<(), Error> {
         core.fold.soon = true;
     }
     Ok(())
+}
+
+/// The newest checkpoint whose node table is intact, the journal from its tail, and where what is
+/// accepted of that ends. The device reads the one while the other is made sense of.
+async fn build_and_scan(cx: &Cx, sb: &Superblock) -> Result<(Found, Journal, JournalPos), Error> {
+    let (newest, previous) = checkpoint::newest(cx, sb).await?;
+    let read = Journal::from(sb, newest.tail);
+    let building = checkpoint::build(cx, sb, newest, previous.clone());
+    let (built, accepted) = join(building, scan_and_verify(cx, &read)).await;
+    let cause = match built {
+        Ok(found) => return Ok((found, read, accepted?)),
+        Err(cause) => cause,
+    };
+    // The journal is kept from the tail of the one before: nothing is lost by going back.
+    let Some(previous) = previous else { return Err(cause) };
+    let read = Journal::from(sb, previous.tail);
+    let found = checkpoint::build(cx, sb, previous, None).await.map_err(|_| cause)?;
+    let accepted = scan_and_verify(cx, &read).await?;
+    Ok((found, read, accepted))
+}
+
+async fn scan_and_verify(cx: &Cx, journal: &Journal) -> Result<JournalPos, Error> {
+    let scan = scan(cx, journal).await?;
+    verify::accept(cx, journal, &scan).await
 }
 
 /// What the scan of the ring found.
@@ -210,6 +232,11 @@ pub(crate) struct Journal {
 }
 
 impl Journal {
+    pub(crate) fn from(sb: &Superblock, tail: JournalPos) -> Self {
+        let (ring, pool_tag) = (Ring::of(&sb.geometry), sb.pool_tag());
+        Self { ring, pool_tag, tail, fences: sb.fences.clone() }
+    }
+
     pub(crate) fn reader<'a>(&self, cx: &'a Cx) -> FrameReader<'a> {
         let scanner = Scanner::new(self.ring, self.pool_tag, self.tail, &self.fences);
         FrameReader { cx, scanner, ring: self.ring, ahead: None }

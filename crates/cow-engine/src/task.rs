@@ -155,6 +155,35 @@ pub(crate) async fn join_all<F: Future>(futures: impl IntoIterator<Item = F>) ->
     outputs.into_iter().flatten().collect()
 }
 
+/// Polls both futures until each is ready.
+pub(crate) async fn join<A: Future, B: Future>(a: A, b: B) -> (A::Output, B::Output) {
+    let (mut a, mut b) = (std::pin::pin!(a), std::pin::pin!(b));
+    let (mut of_a, mut of_b) = (None, None);
+    std::future::poll_fn(move |context| {
+        if of_a.is_none() {
+            of_a = ready(a.as_mut().poll(context));
+        }
+        if of_b.is_none() {
+            of_b = ready(b.as_mut().poll(context));
+        }
+        match (of_a.take(), of_b.take()) {
+            (Some(of_a), Some(of_b)) => Poll::Ready((of_a, of_b)),
+            (one, other) => {
+                (of_a, of_b) = (one, other);
+                Poll::Pending
+            }
+        }
+    })
+    .await
+}
+
+fn ready<T>(poll: Poll<T>) -> Option<T> {
+    match poll {
+        Poll::Ready(value) => Some(value),
+        Poll::Pending => None,
+    }
+}
+
 /// The tasks of an engine.
 #[derive(Default)]
 pub(crate) struct Tasks {

@@ -30,12 +30,14 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// When fewer are left.
+    #[inline]
     pub fn bytes(&mut self, len: usize) -> Result<&'a [u8], Malformed> {
         let (head, rest) = self.rest.split_at_checked(len).ok_or(Malformed)?;
         self.rest = rest;
         Ok(head)
     }
 
+    #[inline]
     fn uint(&mut self, len: usize) -> Result<u64, Malformed> {
         let bytes = self.bytes(len)?;
         Ok(bytes.iter().rev().fold(0, |acc, &byte| acc << 8 | u64::from(byte)))
@@ -43,18 +45,21 @@ impl<'a> Reader<'a> {
 
     /// # Errors
     /// When the input ends.
+    #[inline]
     pub fn u8(&mut self) -> Result<u8, Malformed> {
         Ok(self.uint(1)? as u8)
     }
 
     /// # Errors
     /// When the input ends.
+    #[inline]
     pub fn u16(&mut self) -> Result<u16, Malformed> {
         Ok(self.uint(2)? as u16)
     }
 
     /// # Errors
     /// When the input ends.
+    #[inline]
     pub fn u32(&mut self) -> Result<u32, Malformed> {
         Ok(self.uint(4)? as u32)
     }
@@ -63,12 +68,14 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// When the input ends.
+    #[inline]
     pub fn u48(&mut self) -> Result<u64, Malformed> {
         self.uint(6)
     }
 
     /// # Errors
     /// When the input ends.
+    #[inline]
     pub fn u64(&mut self) -> Result<u64, Malformed> {
         self.uint(8)
     }

@@ -151,7 +151,7 @@ impl Tree {
         self.unslotted.insert(id);
         self.nodes.insert(id.0, Arc::new(node));
         if let Some(parent) = self.node_mut(parent) {
-            parent.add_child(id);
+            parent.children.insert(id);
         }
         self.relearn_unique(parent);
     }

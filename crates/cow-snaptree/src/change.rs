@@ -2,7 +2,7 @@
 
 use crate::error::{TreeError, corrupt};
 use crate::groups::{Membership, membership};
-use crate::name::valid_name;
+use crate::name::{snapshot_hash, valid_name, volume_hash};
 use crate::node::Node;
 use crate::plan::valid_size;
 use crate::props::{Edit, Props, has_policy, is_policy};
@@ -52,11 +52,11 @@ impl Tree {
         let (volume, name) = (node.entry.volume, &node.entry.name);
         let is_volume_head = self.head(volume) == Some(id);
         if is_volume_head {
-            self.names.remove(VolumeId(0), name);
+            self.volume_names.remove(volume_hash(name), volume.0);
             self.volumes.remove(volume.0);
             self.groups.set(volume, Membership::None);
         } else if node.is_snapshot() {
-            self.names.remove(volume, name);
+            self.snapshot_names.remove(snapshot_hash(volume, name), id.0);
             if let Some(volume) = self.volumes.get_mut(volume.0) {
                 let volume = Arc::make_mut(volume);
                 volume.snapshots.remove(id);
@@ -74,14 +74,22 @@ impl Tree {
         let Some(node) = self.nodes.get(id.0).filter(|node| node.is_live()).cloned() else {
             return corrupt(format!("rename of node {id}, which is not in use"));
         };
-        let is_head = node.is_head();
-        let scope = if is_head { VolumeId(0) } else { node.entry.volume };
-        let value = if is_head { node.entry.volume.0 } else { id.0 };
-        if !valid_name(name) || !self.names.insert(scope, name, value) {
+        let (is_head, volume, old) = (node.is_head(), node.entry.volume, &node.entry.name);
+        let taken = match is_head {
+            true => self.volume_by_name(name).is_some(),
+            false => self.snapshot_by_name(volume, name).is_some(),
+        };
+        if !valid_name(name) || taken {
             return corrupt(format!("rename of node {id} to {name}"));
         }
-        self.names.remove(scope, &node.entry.name);
-        if let Some(volume) = self.volumes.get_mut(node.entry.volume.0) {
+        if is_head {
+            self.volume_names.remove(volume_hash(old), volume.0);
+            self.volume_names.insert(volume_hash(name), volume.0);
+        } else {
+            self.snapshot_names.remove(snapshot_hash(volume, old), id.0);
+            self.snapshot_names.insert(snapshot_hash(volume, name), id.0);
+        }
+        if let Some(volume) = self.volumes.get_mut(volume.0) {
             let volume = Arc::make_mut(volume);
             if is_head {
                 volume.name = name.to_owned();

@@ -58,7 +58,26 @@ fn below_mut<T: Clone + Default>(sorted: &mut Sorted<Arc<T>>, key: u64) -> &mut 
     Arc::make_mut(&mut sorted[at].1)
 }
 
+/// Bundles of neighbours: those whose keys are the same but for the last four bits.
+fn bundles<V>(sorted: Vec<(u64, V)>) -> Vec<(u64, Arc<Sorted<V>>)> {
+    let mut all = sorted.into_iter();
+    let mut bundles = Vec::with_capacity(all.len().div_ceil(1 << CHUNK_BITS));
+    while let Some(&(first, _)) = all.as_slice().first() {
+        let key = first >> CHUNK_BITS;
+        let count = all.as_slice().partition_point(|entry| entry.0 >> CHUNK_BITS == key);
+        bundles.push((key, Arc::new(all.by_ref().take(count).collect())));
+    }
+    bundles
+}
+
 impl<V: Clone> ChunkMap<V> {
+    /// A map of these, which are in order of their keys, none twice.
+    pub(crate) fn from_sorted(sorted: Vec<(u64, V)>) -> Self {
+        debug_assert!(sorted.is_sorted_by(|a, b| a.0 < b.0), "keys out of order");
+        let len = sorted.len();
+        Self { racks: bundles(bundles(bundles(sorted))).into_iter().collect(), len }
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.len
     }
@@ -160,6 +179,10 @@ mod tests {
             if round % 100 == 0 {
                 assert!(copied(&map, &before) <= 1);
                 assert!(map.iter().eq(plain.iter().map(|(key, value)| (*key, value))));
+                let sorted = plain.iter().map(|(key, value)| (*key, *value)).collect();
+                let again = ChunkMap::from_sorted(sorted);
+                assert_eq!(map, again);
+                assert!(plain.keys().all(|key| again.get(*key) == plain.get(key)));
             }
             assert_eq!((map.len(), map.get(key)), (plain.len(), plain.get(&key)));
         }

@@ -19,6 +19,11 @@ impl IdSet {
         self.0.iter().map(|(id, ())| NodeId(id))
     }
 
+    /// A set of these, which ascend.
+    pub(crate) fn from_sorted(ids: impl Iterator<Item = NodeId>) -> Self {
+        Self(ChunkMap::from_sorted(ids.map(|id| (id.0, ())).collect()))
+    }
+
     pub(crate) fn insert(&mut self, id: NodeId) -> bool {
         self.0.insert(id.0, ()).is_none()
     }

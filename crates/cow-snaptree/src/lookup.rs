@@ -1,9 +1,10 @@
 //! Finding nodes: by id, by name, up and down the tree.
 
 use crate::error::TreeError;
+use crate::name::{snapshot_hash, volume_hash};
 use crate::node::Node;
 use crate::tree::{Counters, Limits, Tree, TreeCounts, Volume};
-use cow_format::entry::Count;
+use cow_format::entry::{Count, NodeEntry};
 use cow_format::{Gen, NodeId, VolumeId};
 
 impl Tree {
@@ -39,13 +40,14 @@ impl Tree {
 
     /// The volume with this name.
     pub fn volume_by_name(&self, name: &str) -> Option<VolumeId> {
-        self.names.get(VolumeId(0), name).map(VolumeId)
+        let mut may = self.volume_names.candidates(volume_hash(name)).map(VolumeId);
+        may.find(|&id| self.volume(id).is_some_and(|volume| volume.name == name))
     }
 
     /// The live snapshot of a volume with this name.
     pub fn snapshot_by_name(&self, volume: VolumeId, name: &str) -> Option<NodeId> {
-        // Scope 0 holds the names of volumes.
-        (volume != VolumeId(0)).then(|| self.names.get(volume, name)).flatten().map(NodeId)
+        let mut may = self.snapshot_names.candidates(snapshot_hash(volume, name)).map(NodeId);
+        may.find(|&id| self.node(id).is_some_and(|node| is_named(&node.entry, volume, name)))
     }
 
     /// A volume.
@@ -131,4 +133,8 @@ impl Tree {
     pub fn set_limits(&mut self, limits: Limits) {
         self.limits = limits;
     }
+}
+
+fn is_named(entry: &NodeEntry, volume: VolumeId, name: &str) -> bool {
+    entry.volume == volume && entry.name == name
 }

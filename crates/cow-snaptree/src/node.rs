@@ -1,5 +1,6 @@
 //! One node: what the table stores of it, and what only memory knows.
 
+use crate::children::Children;
 use crate::props::{Edit, Props};
 use crate::row::Row;
 use cow_format::NodeId;
@@ -21,7 +22,7 @@ pub struct Node {
     /// or its row would have to be read.
     pub entry: NodeEntry,
     /// Nodes whose parent this is, by ascending id.
-    pub children: Vec<NodeId>,
+    pub children: Children,
     /// A fold has seen it: `entry.root` is valid; else its map is still the parent's.
     pub rooted: bool,
     /// Its entry in the node table.
@@ -49,7 +50,7 @@ impl Node {
         Self {
             props_owner: entry.id,
             entry: NodeEntry { unique: UNKNOWN, ..entry },
-            children: Vec::new(),
+            children: Children::NONE,
             rooted: false,
             slot: None,
             row: Row::empty(),
@@ -65,7 +66,7 @@ impl Node {
     pub(crate) fn from_entry(slot: u32, entry: NodeEntry) -> Self {
         Self {
             props_owner: entry.id,
-            children: Vec::new(),
+            children: Children::NONE,
             rooted: true,
             slot: Some(slot),
             row: if entry.row.len == 0 { Row::empty() } else { Row::unloaded() },
@@ -106,17 +107,5 @@ impl Node {
     /// Deleted with two or more children: waits until one is left.
     pub fn is_branch_point(&self) -> bool {
         self.entry.state != NodeState::Live && self.children.len() >= 2
-    }
-
-    pub(crate) fn add_child(&mut self, child: NodeId) {
-        if let Err(at) = self.children.binary_search(&child) {
-            self.children.insert(at, child);
-        }
-    }
-
-    pub(crate) fn remove_child(&mut self, child: NodeId) {
-        if let Ok(at) = self.children.binary_search(&child) {
-            self.children.remove(at);
-        }
     }
 }

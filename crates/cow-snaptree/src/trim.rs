@@ -173,7 +173,7 @@ impl Tree {
         }
         let Some(node) = self.node(z) else { return };
         let label = node.entry.label_gen;
-        for child in node.children.clone() {
+        for &child in node.children.clone().iter() {
             if let Some(node) = self.node_cache_mut(child) {
                 node.row.add(label, unit(true, count));
                 self.dirty_rows.insert(child);

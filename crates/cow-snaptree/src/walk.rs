@@ -143,9 +143,9 @@ impl Tree {
         }
         self.forget(id);
         if let Some(parent) = self.node_mut(parent) {
-            parent.remove_child(id);
+            parent.children.remove(id);
             if let Some(child) = into {
-                parent.add_child(child);
+                parent.children.insert(child);
             }
         }
         // The child's interval grew, and the parent may have another only child now.

@@ -7,6 +7,7 @@ use crate::flush::{emit_frames, written_to};
 use crate::space::{Tier, load_zone};
 use cow_alloc::AllocError;
 use cow_format::checkpoint::{Checkpoint, FLAG_LEAKS, PageDesc, ZoneDesc};
+use cow_format::entry::PAGE_ENTRIES;
 use cow_format::geometry::{CHUNK_BLOCKS, CHUNK_PAGES, Geometry};
 use cow_format::page::table_crc;
 use cow_format::{BufSlice, Phys, mutant};
@@ -14,12 +15,26 @@ use cow_format::{BufSlice, Phys, mutant};
 /// A table chunk is added when fewer entries are free.
 const SPARE_ENTRIES: u32 = 1024;
 /// Entries of a chunk.
-const CHUNK_ENTRIES: u32 = CHUNK_PAGES as u32 * cow_format::entry::PAGE_ENTRIES as u32;
+const CHUNK_ENTRIES: u32 = CHUNK_PAGES as u32 * PAGE_ENTRIES as u32;
 
 /// The node table as the new checkpoint will describe it.
 struct Table {
     chunks: Vec<Phys>,
     pages: Vec<PageDesc>,
+}
+
+impl Table {
+    /// Where a page goes that is written now. The first time it may be either home, and an open
+    /// reads in one go what lies side by side: so a full page goes to the home of the page before
+    /// it, and one that is going to be written again to the other, from where that brings it there.
+    fn home_of(&self, page: usize, full: bool) -> u8 {
+        let desc = &self.pages[page];
+        if !desc.fresh {
+            return 1 - desc.home;
+        }
+        let before = page.checked_sub(1).map_or(0, |before| self.pages[before].home);
+        if full { before } else { 1 - before }
+    }
 }
 
 impl Fold {
@@ -105,13 +120,14 @@ impl Fold {
             let _ = self.tree.assign_slots(total);
         }
         for page in self.tree.dirty_pages() {
+            let used = self.tree.page_used(page);
+            let home = table.home_of(page as usize, usize::from(used) == PAGE_ENTRIES);
             let desc = &mut table.pages[page as usize];
-            let home = if desc.fresh { 0 } else { 1 - desc.home };
             let chunk = table.chunks[page as usize / CHUNK_PAGES as usize];
             let at = Geometry::table_home(chunk, u64::from(page) % CHUNK_PAGES, home);
             let buf = self.tree.encode_page(page);
             let crc = table_crc(&buf, self.pool_tag, at);
-            *desc = PageDesc { crc, home, fresh: false, used: self.tree.page_used(page) };
+            *desc = PageDesc { crc, home, fresh: false, used };
             self.write(at, BufSlice::whole(buf)).await?;
         }
         self.tree.clear_dirty();

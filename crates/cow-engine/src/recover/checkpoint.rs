@@ -10,7 +10,6 @@ use cow_format::entry::PAGE_ENTRIES;
 use cow_format::record::Record;
 use cow_format::superblock::Superblock;
 use cow_format::{Gen, NodeId, Phys, VolumeId};
-use cow_journal::Ring;
 use cow_snaptree::{Counters, Loading, Tree};
 
 /// A checkpoint, and what was built from it.
@@ -22,8 +21,11 @@ pub(super) struct Found {
     pub(super) alloc: Allocator,
 }
 
-/// The newest checkpoint whose node table is intact.
-pub(super) async fn read(cx: &Cx, sb: &Superblock) -> Result<Found, Error> {
+/// The newest checkpoint, and the one before it while that is a fallback.
+pub(super) async fn newest(
+    cx: &Cx,
+    sb: &Superblock,
+) -> Result<(Checkpoint, Option<Checkpoint>), Error> {
     let mut all = Vec::new();
     let mut error = Error::Corrupt("no intact checkpoint in any of the four areas".into());
     for area in 0..4 {
@@ -39,17 +41,9 @@ pub(super) async fn read(cx: &Cx, sb: &Superblock) -> Result<Found, Error> {
     let previous = candidates
         .next()
         .filter(|p| p.seq + 1 == newest.seq && newest.flags & FLAG_NO_FALLBACK == 0);
-    let previous = match previous {
-        Some(previous) if reaches(cx, &previous, &newest, sb).await => Some(previous),
-        _ => None,
-    };
-    match build(cx, sb, newest, previous.clone()).await {
-        Ok(found) => Ok(found),
-        // The journal is kept from the tail of the one before: nothing is lost by going back.
-        Err(cause) => match previous {
-            Some(previous) => build(cx, sb, previous, None).await.map_err(|_| cause),
-            None => Err(cause),
-        },
+    match previous {
+        Some(previous) if reaches(cx, &previous, &newest, sb).await => Ok((newest, Some(previous))),
+        _ => Ok((newest, None)),
     }
 }
 
@@ -73,7 +67,8 @@ async fn read_area(cx: &Cx, sb: &Superblock, area: usize) -> Result<Option<Check
     Ok(None)
 }
 
-async fn build(
+/// Reads the node table of `cp`.
+pub(super) async fn build(
     cx: &Cx,
     sb: &Superblock,
     cp: Checkpoint,
@@ -92,7 +87,8 @@ async fn build(
         last_volume: VolumeId(cp.last_volume),
         last_group: cp.last_group,
     };
-    let mut loading = Loading::new(counters);
+    let used = cp.pages.iter().rposition(|page| page.used > 0).map_or(0, |last| last + 1);
+    let mut loading = Loading::new(counters, used * PAGE_ENTRIES);
     table::read(cx, sb, &cp, &mut loading).await?;
     let mut tree = loading.finish()?;
     tree.set_detached(cp.detached.iter().map(|line| line.node).collect());
@@ -111,12 +107,7 @@ fn journal_of(previous: &Checkpoint, journal: &Journal) -> Journal {
 /// Whether the journal still leads from the tail of `previous` to the one of `cp`. It does not
 /// where `cp` is not the newest that was ever published: then `previous` was let go.
 async fn reaches(cx: &Cx, previous: &Checkpoint, cp: &Checkpoint, sb: &Superblock) -> bool {
-    let journal = Journal {
-        ring: Ring::of(&sb.geometry),
-        pool_tag: sb.pool_tag(),
-        tail: previous.tail,
-        fences: sb.fences.clone(),
-    };
+    let journal = Journal::from(sb, previous.tail);
     let mut reader = journal.reader(cx);
     let mut at = previous.tail;
     while at.seq < cp.tail.seq {

@@ -1,6 +1,7 @@
-//! Reading the node table that a checkpoint describes: pages side by side in one read. Where such a
-//! read fails, or a page in it is not what was written, each such page is read once more by itself,
-//! so that no page is lost with its neighbour.
+//! Reading the node table that a checkpoint describes: pages side by side in one read, and while some
+//! reads are under way the pages of others are entered. Where such a read fails, or a page in it is
+//! not what was written, each such page is read once more by itself, so that no page is lost with its
+//! neighbour.
 
 use super::read_twice;
 use crate::error::Error;
@@ -12,12 +13,15 @@ use cow_format::page::table_crc;
 use cow_format::superblock::Superblock;
 use cow_format::{Buf, Phys};
 use cow_snaptree::Loading;
+use std::cell::RefCell;
 
-/// Most pages of one read: 1 MiB.
-const MAX_RUN: usize = 256;
-/// Reads at once, and their pages together: 8 MiB.
-const WINDOW: usize = 64;
-const WINDOW_PAGES: usize = 2048;
+/// Most blocks of one read: 128 KiB.
+const MAX_RUN: usize = 32;
+/// Reads that are begun together, which costs less than one by one, and their blocks.
+const WINDOW: usize = 16;
+const WINDOW_BLOCKS: usize = 64;
+/// Windows at once: the pages of one are entered while the device reads another.
+const LANES: usize = 4;
 const OP: &str = "read of the node table";
 
 /// A page of the table, and where its newest version is.
@@ -40,29 +44,35 @@ pub(super) async fn read(
     pages.sort_unstable_by_key(|page| page.at);
     let runs: Vec<&[Page]> =
         pages.chunk_by(|a, b| a.at.0 + 1 == b.at.0).flat_map(|run| run.chunks(MAX_RUN)).collect();
-    let mut rest = runs.as_slice();
-    while !rest.is_empty() {
-        let (window, after) = rest.split_at(window_of(rest));
-        let read = join_all(window.iter().map(|run| read_run(cx, tag, run))).await;
-        for (run, buf) in window.iter().zip(read) {
-            let buf = buf?;
-            for (i, page) in run.iter().enumerate() {
-                enter(page, buf.block(i), nodes)?;
+    let (left, nodes) = (RefCell::new(runs.as_slice()), RefCell::new(nodes));
+    let lane = async || {
+        loop {
+            let window = next_window(&mut left.borrow_mut());
+            if window.is_empty() {
+                return Ok(());
+            }
+            let read = join_all(window.iter().map(|run| read_run(cx, tag, run))).await;
+            for (run, buf) in window.iter().zip(read) {
+                let buf = buf?;
+                for (i, page) in run.iter().enumerate() {
+                    enter(page, buf.block(i), &mut nodes.borrow_mut())?;
+                }
             }
         }
-        rest = after;
-    }
-    Ok(())
+    };
+    join_all((0..LANES).map(|_| lane())).await.into_iter().collect()
 }
 
-/// How many of these reads, at least one, are begun together.
-fn window_of(runs: &[&[Page]]) -> usize {
-    let mut pages = 0;
+/// Takes the reads that are begun together next, one at least while there is one.
+fn next_window<'a, 'b>(left: &mut &'a [&'b [Page]]) -> &'a [&'b [Page]] {
+    let mut blocks = 0;
     let fits = |run: &&&[Page]| {
-        pages += run.len();
-        pages <= WINDOW_PAGES
+        blocks += run.len();
+        blocks <= WINDOW_BLOCKS
     };
-    runs.iter().take(WINDOW).take_while(fits).count().max(1)
+    let (window, rest) = left.split_at(left.iter().take(WINDOW).take_while(fits).count());
+    *left = rest;
+    window
 }
 
 fn used_pages(cp: &Checkpoint) -> Vec<Page> {

@@ -12,7 +12,7 @@ use pool::{COUNTS, ask, export, large_pool, open, snapshot, take};
 /// Most that an open may read at 10,000 snapshots, for each block that it reads at one.
 const OPEN_FACTOR: u64 = 2;
 /// Most reads of an open at 10,000 snapshots, whose nodes fill 1,250 pages.
-const OPEN_READS: u64 = 400;
+const OPEN_READS: u64 = 100;
 
 fn added(after: &Counts, before: &Counts) -> [u64; 5] {
     let [now, then] = [after, before]

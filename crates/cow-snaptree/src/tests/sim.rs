@@ -342,6 +342,7 @@ impl Sim {
         super::oracle::check(self, &tree);
         check_charges(&tree);
         let mut again = super::table::read(&self.pages, tree.counters());
+        check_charges(&again);
         super::oracle::assert_same(self, &tree, &again);
         for record in &log {
             tree.apply(record, FrameSeq(7)).expect("a later record applies to the fold's tree");

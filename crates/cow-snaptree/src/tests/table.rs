@@ -1,7 +1,7 @@
 //! The node table, and input that nobody should trust.
 
-use super::new_volume;
-use crate::{Counters, Props, Row, SnapOptions, Tree, TreeError};
+use super::{Rng, new_volume};
+use crate::{Counters, MAX_NODES, Props, Row, SnapOptions, Tree, TreeError};
 use cow_format::entry::{
     Consistency, Count, ENTRY_LEN, NodeEntry, NodeKind, NodeState, PAGE_ENTRIES,
 };
@@ -11,9 +11,14 @@ use cow_format::{Buf, FamilyId, FrameSeq, Gen, NodeId, Phys, VolumeId};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
-/// The tree that table pages hold.
+/// The tree that table pages hold, whatever order they are read in.
 pub(crate) fn read(pages: &BTreeMap<u32, Buf>, counters: Counters) -> Tree {
-    let entries = pages.iter().flat_map(|(&page, buf)| {
+    let mut rng = Rng(counters.last_node.0);
+    let mut pages: Vec<_> = pages.iter().collect();
+    for at in 1..pages.len() {
+        pages.swap(at, rng.below(at + 1));
+    }
+    let entries = pages.into_iter().flat_map(|(&page, buf)| {
         buf.chunks(ENTRY_LEN).enumerate().filter_map(move |(at, bytes)| {
             let entry = NodeEntry::decode(bytes, Phys(1)).expect("an entry")?;
             Some((page * PAGE_ENTRIES as u32 + at as u32, entry))
@@ -48,33 +53,43 @@ fn entries() -> (Entries, Counters) {
 
 #[test]
 fn a_table_that_cannot_be_is_refused() {
-    let (good, counters) = entries();
+    let (good, mut counters) = entries();
+    // One that nothing has yet.
+    counters.last_gen.0 += 1;
     let id = |name: &str| good.iter().position(|(_, e)| e.name == name).unwrap();
-    let check = |name: &str, change: &dyn Fn(&mut Entries)| {
+    let check = |says: &str, change: &dyn Fn(&mut Entries)| {
         let mut bad = good.clone();
         change(&mut bad);
         let result = Tree::from_entries(bad.into_iter(), counters);
-        assert!(matches!(result, Err(TreeError::Corrupt(_))), "{name}: {result:?}");
+        let Err(TreeError::Corrupt(text)) = &result else { panic!("{says}: {result:?}") };
+        assert!(text.contains(says), "{text:?} does not say {says:?}");
     };
     assert!(Tree::from_entries(good.clone().into_iter(), counters).is_ok());
-    check("id twice", &|e| e[1].1.id = e[0].1.id);
-    check("slot twice", &|e| e[1].0 = e[0].0);
-    check("unknown parent", &|e| e[1].1.parent = NodeId(99));
-    check("own parent", &|e| e[1].1.parent = e[1].1.id);
-    check("cycle", &|e| e[0].1.parent = e[1].1.id);
-    check("gen of the parent", &|e| e[1].1.label_gen = e[0].1.label_gen);
-    check("future gen", &|e| e[1].1.label_gen = Gen(counters.last_gen.0 + 1));
-    check("future id", &|e| e[1].1.id = NodeId(counters.last_node.0 + 1));
-    check("gen 0", &|e| e[0].1.label_gen = Gen(0));
-    check("family", &|e| e[1].1.family = FamilyId(77));
-    check("pool kind", &|e| e[1].1.kind = NodeKind::Pool);
-    check("two heads", &|e| e[id("b")].1.kind = NodeKind::Head);
-    check("name", &|e| e[id("b")].1.name = "a/b".to_owned());
-    check("name twice", &|e| e[id("b")].1.name = "undo.1".to_owned());
-    check("volume name twice", &|e| {
+    check("node 1 twice", &|e| e[1].1.id = e[0].1.id);
+    check("slot 0 twice", &|e| e[1].0 = e[0].0);
+    check("a table has 1048576 at most", &|e| e[1].0 = MAX_NODES);
+    check("unknown parent 99", &|e| e[1].1.parent = NodeId(99));
+    check("cannot stand below", &|e| e[1].1.parent = e[1].1.id);
+    check("cannot stand below", &|e| e[0].1.parent = e[1].1.id);
+    check("cannot stand below", &|e| {
+        // Younger than that head.
+        e[id("c")].1.label_gen = counters.last_gen;
+        e[id("c")].1.parent = e[id("v")].1.id;
+    });
+    check("cannot stand below", &|e| e[1].1.label_gen = e[0].1.label_gen);
+    check("never given out", &|e| e[1].1.label_gen = Gen(counters.last_gen.0 + 1));
+    check("never given out", &|e| e[1].1.id = NodeId(counters.last_node.0 + 1));
+    check("gen, volume or family is 0", &|e| e[0].1.label_gen = Gen(0));
+    check("cannot stand below", &|e| e[1].1.family = FamilyId(77));
+    check(": kind", &|e| e[1].1.kind = NodeKind::Pool);
+    check("cannot stand below", &|e| e[id("b")].1.kind = NodeKind::Head);
+    check("two heads", &|e| e[id("c")].1.volume = e[id("v")].1.volume);
+    check(": name", &|e| e[id("b")].1.name = "a/b".to_owned());
+    check("snapshot name undo.1 twice", &|e| e[id("b")].1.name = "undo.1".to_owned());
+    check("volume name v twice", &|e| {
         e.iter_mut().filter(|e| e.1.name == "c").for_each(|e| e.1.name = "v".to_owned());
     });
-    check("no head", &|e| {
+    check("belongs to no volume", &|e| {
         e.iter_mut().filter(|e| e.1.name == "v").for_each(|e| e.1.state = NodeState::Deleting);
     });
 }
