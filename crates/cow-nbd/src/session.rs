@@ -101,6 +101,8 @@ fn request(conn: &Conn, deal: &Deal, terms: &Terms, reader: &mut Reader<'_>) -> 
     reader.read_exact(&mut bytes)?;
     let header = wire::parse_request(&bytes)
         .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+    // It may have grown since the client came; some learn of that in another way.
+    let terms = &Terms { size_bytes: deal.export.size_bytes(), ..*terms };
     match wire::check_request(&header, terms) {
         Ok(Command::Disconnect) => Ok(false),
         Ok(command) => start(conn, deal, terms, &header, command, reader),

@@ -67,6 +67,13 @@ impl MemVolume {
         })
     }
 
+    /// Gives it another size.
+    pub fn resize(&self, size: usize) {
+        let mut content = self.content.lock();
+        content.bytes.resize(size, 0);
+        content.mapped.resize(size.div_ceil(BLOCK_SIZE), false);
+    }
+
     /// Requests wait from now on.
     pub fn hold(&self) {
         *self.held.lock() = Some(Vec::new());

@@ -47,6 +47,20 @@ fn unmapped_reads_are_holes_or_zeroes() {
 }
 
 #[test]
+fn a_new_size_counts_from_the_next_request() {
+    let (volume, rig) = one(MIB);
+    let mut client = rig.open("vol");
+    let end = MIB as u64;
+    assert_eq!(client.errno(cmd::WRITE, 0, end, 4096, &[1; 4096]), ENOSPC);
+    // The server waits for the request already.
+    volume.resize(2 * MIB);
+    assert_eq!(client.write(end, &[1; 4096]), Answer::Ok);
+    assert_eq!(client.read(end, 4096), Answer::Data(vec![1; 4096]));
+    volume.resize(MIB);
+    assert_eq!(client.errno(cmd::READ, 0, end, 4096, &[]), EINVAL);
+}
+
+#[test]
 fn the_largest_payload_goes_both_ways() {
     let (volume, rig) = one(33 * MIB);
     let mut client = rig.open("vol");
