@@ -24,4 +24,4 @@ pub use mounted::{Mounted, have_fuse};
 pub use nbd::Client;
 pub use place::{Outcome, Place, cowctl};
 pub use server::Server;
-pub use tools::{have, is_root, run, run_ok, signal, wait_until};
+pub use tools::{have, is_root, path_of, run, run_ok, signal, wait_until};

@@ -13,6 +13,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("nbdcopy", "libnbd-bin"),
     ("fio", "fio"),
     ("mkfs.ext4", "e2fsprogs"),
+    ("mke2fs", "e2fsprogs"),
     ("e2fsck", "e2fsprogs"),
     ("losetup", "util-linux"),
     ("mount", "mount"),
@@ -49,6 +50,12 @@ pub fn have(programs: &[&str]) -> bool {
     assert!(std::env::var_os("COW_SKIP_MISSING_TOOLS").is_some(), "{text}");
     eprintln!("skipped: {text}");
     false
+}
+
+/// Where a program is, on the path that has the sbin directories too.
+pub fn path_of(program: &str) -> std::path::PathBuf {
+    let text = run_ok(&["sh", "-c", &format!("command -v {program}")]);
+    text.trim().into()
 }
 
 /// A program with its arguments, on the path that has the sbin directories too.

@@ -14,6 +14,7 @@
 //!   limits      what clients may cost              error    why it cannot start
 //!   server      accepting, and the handle to it all      pool   a pool as what is served
 //!   sys         the unsafe system calls              beside where a socket is by default
+//!   device      the other end: block devices of this machine over connections
 //! ```
 //!
 //! What a client can do to others is bounded everywhere: the time for negotiation, the length of
@@ -33,6 +34,7 @@ mod beside;
 mod config;
 mod conn;
 mod context;
+pub mod device;
 mod error;
 mod export;
 mod handshake;

@@ -1,8 +1,11 @@
 //! The few system calls that the standard library has no face for. All `unsafe` code of the crate
 //! is here.
 
+use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::time::Duration;
 
 /// The process at the other end of a Unix socket.
@@ -112,4 +115,25 @@ pub(crate) unsafe fn adopt(raw: RawFd) -> io::Result<OwnedFd> {
     }
     // SAFETY: the descriptor is open, as `fcntl` has shown; the caller vouches for its ownership.
     Ok(unsafe { OwnedFd::from_raw_fd(raw) })
+}
+
+/// A socket to the kernel for generic netlink.
+pub(crate) fn generic_netlink() -> io::Result<OwnedFd> {
+    let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC;
+    // SAFETY: `socket` touches no memory.
+    let raw = unsafe { libc::socket(libc::AF_NETLINK, kind, libc::NETLINK_GENERIC) };
+    if raw < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor is new, and nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(raw) })
+}
+
+/// Makes the node of block device `number`, where nothing makes it by itself.
+pub(crate) fn make_block_node(path: &Path, number: (u32, u32)) -> io::Result<()> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let device = libc::makedev(number.0, number.1);
+    // SAFETY: the path ends in a zero byte and outlives the call.
+    let rc = unsafe { libc::mknod(path.as_ptr(), libc::S_IFBLK | 0o600, device) };
+    if rc == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

@@ -11,7 +11,7 @@ use crate::units::{object_name, parse_size, property, snapshot_name, volume_name
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
-pub use attach::{Attach, Attachments, Detach, Format};
+pub use attach::{Attach, AttachAs, Attachments, Detach, Format};
 pub use mount::{Mount, Umount};
 pub use pool::{PoolCommand, PoolCreate, PoolGrow, PoolInfo, PoolSet};
 pub use prune::Prune;

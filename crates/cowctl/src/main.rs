@@ -5,6 +5,7 @@
 //!   dispatch             from the words to    commands, serve, mount, attach, demo: each verb
 //!   signals, notify      what ends a server; what systemd hears of it
 //!   session              the pool, here or in the process that has it
+//!   nbd_devices          what the kernel has of it over NBD
 //!   image                its file, for the checker
 //!   output, progress     what is shown        failure   why not, and the exit code
 //! ```
@@ -18,6 +19,7 @@ mod dispatch;
 mod failure;
 mod image;
 mod mount;
+mod nbd_devices;
 mod notify;
 mod output;
 mod progress;

@@ -78,6 +78,7 @@ pub(crate) fn perform(
             let dir = mounts(host)?.mount(dir.as_deref())?;
             Ok(Answer::Mounted { dir, pid: std::process::id() })
         }
+        Verb::Keep => mounts(host)?.keep().map(|()| Answer::Done),
         Verb::Unmount { dir } => {
             mounts(host)?.unmount(dir.as_deref()).map(|ends| Answer::Unmounted { ends })
         }
@@ -92,7 +93,8 @@ pub(crate) fn perform(
 }
 
 fn mounts(host: &Host) -> Result<&dyn MountHost, Error> {
-    let unable = || Error::Unsupported("the process that has the pool cannot mount it".into());
+    let text = "the process that has the pool can neither mount nor attach it";
+    let unable = || Error::Unsupported(text.into());
     host.mounts.as_deref().ok_or_else(unable)
 }
 

@@ -211,7 +211,11 @@ pub enum Verb {
         #[serde(default)]
         dir: Option<PathBuf>,
     },
-    /// It shall unmount it. Answer: `Unmounted`.
+    /// The process that has the pool is about to have block devices of its own host made over its NBD
+    /// server. It shall keep its memory, and stay until `Unmount` without a directory. Answer: `Done`.
+    Keep,
+    /// It shall unmount it; without a directory, all that was there for `attach` has ended. Answer:
+    /// `Unmounted`.
     Unmount {
         /// As for `Mount`.
         #[serde(default)]
@@ -307,7 +311,14 @@ pub trait MountHost: Send + Sync {
     /// `Busy` where something is mounted already, and when this process is about to end.
     fn mount(&self, dir: Option<&Path>) -> Result<PathBuf, Error>;
 
-    /// Undoes that. Whether the process ends now, as it was there for this mount alone.
+    /// Devices of this host are about to be served in another way: the process stays for them, and
+    /// keeps its memory.
+    ///
+    /// # Errors
+    /// `Busy` when this process is about to end.
+    fn keep(&self) -> Result<(), Error>;
+
+    /// Undoes either. Whether the process ends now, as it was there for this mount alone.
     ///
     /// # Errors
     /// `NotFound` when it is not mounted there, `Busy` while something in it is open.

@@ -24,7 +24,9 @@ impl Initramfs {
     #[track_caller]
     pub fn new(files: &GuestFiles, modules: &[&str]) -> Self {
         let mut root = Self::default();
-        for dir in ["/dev", "/proc", "/sys", "/mnt", "/tmp", "/sbin", "/usr/bin", "/usr/sbin"] {
+        for dir in
+            ["/dev", "/proc", "/sys", "/mnt", "/run", "/tmp", "/sbin", "/usr/bin", "/usr/sbin"]
+        {
             root.dir(Path::new(dir));
         }
         root.entry("/dev/console", DEVICE, &[], CONSOLE);
@@ -50,10 +52,16 @@ impl Initramfs {
         root
     }
 
-    /// A program of this machine at the same path, with its libraries.
+    /// Modules that are there to be loaded, in this order; their paths.
     #[track_caller]
-    pub fn program(&mut self, path: &Path) {
-        self.program_as(path, path.to_str().expect("UTF-8"));
+    pub fn carry(&mut self, files: &GuestFiles, modules: &[&str]) -> Vec<String> {
+        let mut paths = Vec::new();
+        for (name, content) in files.modules(modules) {
+            let path = format!("/lib/modules/{name}.ko");
+            self.file(&path, &content);
+            paths.push(path);
+        }
+        paths
     }
 
     /// A program of this machine at another path, with its libraries.

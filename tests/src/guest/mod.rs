@@ -30,13 +30,13 @@ pub struct Guest {
 }
 
 impl Guest {
-    /// Boots a machine with `memory_mib` of memory and these further words for QEMU, and waits for its
-    /// shell.
+    /// Boots a machine with two processors, `memory_mib` of memory and these further words for QEMU, and
+    /// waits for its shell.
     #[track_caller]
     pub fn boot(files: &GuestFiles, initramfs: &Path, memory_mib: u32, words: &[String]) -> Self {
         let memory = memory_mib.to_string();
         let mut qemu = command(&["qemu-system-x86_64", "-accel", "tcg", "-machine", "q35"]);
-        qemu.args(["-cpu", "max", "-smp", "1", "-m", &memory, "-nodefaults", "-no-user-config"]);
+        qemu.args(["-cpu", "max", "-smp", "2", "-m", &memory, "-nodefaults", "-no-user-config"]);
         qemu.args(["-display", "none", "-serial", "stdio", "-no-reboot", "-kernel"]);
         qemu.arg(&files.kernel).arg("-initrd").arg(initramfs);
         qemu.args(["-append", "console=ttyS0 quiet panic=-1"]).args(words);

@@ -18,6 +18,9 @@ pub struct Mount {
     /// Be that process
     #[arg(long, hide = true)]
     pub child: bool,
+    /// Serve NBD for `attach`, and mount it when that is asked for
+    #[arg(long, hide = true)]
+    pub nbd: bool,
 }
 
 #[derive(Debug, Args)]

@@ -1,27 +1,80 @@
 //! What of a pool is attached, found out from the kernel: loop devices over a mount of the pool
-//! that was made for `attach`.
+//! that was made for `attach`, and NBD devices that say so by what they are called.
 
 use crate::failure::Failure;
 use crate::mount::OWN;
+use crate::nbd_devices::{self, ServerState};
 use cow_fuse::loops::{self, LoopDevice};
 use cow_fuse::mountinfo::{self, MountEntry};
+use cow_nbd::device::NbdDevice;
 use cowstore::{Identity, runtime};
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
-/// A volume or snapshot behind a loop device.
+/// A device of one of two kinds.
+pub enum Device {
+    /// Over a file of a mount.
+    Loop(LoopDevice),
+    /// Over connections to this process.
+    Nbd(NbdDevice, ServerState),
+}
+
+impl Device {
+    /// Its path.
+    pub fn path(&self) -> PathBuf {
+        match self {
+            Self::Loop(device) => device.path(),
+            Self::Nbd(device, _) => device.path(),
+        }
+    }
+
+    /// How it is attached.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Loop(_) => "loop",
+            Self::Nbd(..) => "nbd",
+        }
+    }
+
+    /// Whether it refuses writes.
+    pub fn is_read_only(&self) -> bool {
+        match self {
+            Self::Loop(device) => device.read_only,
+            Self::Nbd(device, _) => device.read_only,
+        }
+    }
+
+    /// Whether the process that serves it has died: all its I/O fails.
+    pub fn is_dead(&self) -> bool {
+        match self {
+            Self::Loop(device) => device.is_dead(),
+            Self::Nbd(_, server) => *server == ServerState::Dead,
+        }
+    }
+
+    /// Frees it, and waits until it is free; `ResourceBusy` while somebody uses it.
+    pub fn release(&self) -> io::Result<()> {
+        match self {
+            Self::Loop(device) => device.release(),
+            Self::Nbd(device, _) => device.release(self.is_dead()),
+        }
+    }
+}
+
+/// A volume or snapshot behind a device.
 pub struct Attached {
     /// `VOL` or `VOL@SNAP`, as it was called when it was attached.
     pub name: String,
     /// The device.
-    pub device: LoopDevice,
+    pub device: Device,
 }
 
 impl Attached {
     /// Where it is mounted.
     pub fn mounts(&self) -> Vec<PathBuf> {
         let entries = mountinfo::mounts().unwrap_or_default();
-        let numbers = numbers_of(self.device.number);
+        let numbers = numbers_of(&self.device.path());
         let path = self.device.path();
         let is_of = |entry: &MountEntry| {
             let source = Path::new(&entry.source);
@@ -56,9 +109,9 @@ fn is_device_or_partition(path: &Path, device: &Path) -> bool {
     }
 }
 
-/// The device numbers of a loop device and its partitions.
-fn numbers_of(number: u32) -> Vec<(u32, u32)> {
-    let dir = Path::new("/sys/block").join(format!("loop{number}"));
+/// The device numbers of a device and its partitions.
+fn numbers_of(device: &Path) -> Vec<(u32, u32)> {
+    let dir = Path::new("/sys/block").join(device.file_name().unwrap_or_default());
     let of = |dir: &Path| {
         let text = fs::read_to_string(dir.join("dev")).ok()?;
         let (major, minor) = text.trim().split_once(':')?;
@@ -74,7 +127,7 @@ pub fn own_prefix(identity: &Identity) -> Result<String, Failure> {
     Ok(path.to_string_lossy().into_owned())
 }
 
-/// All of a pool, by number of the device.
+/// All of a pool, by kind and number of the device.
 pub fn of_pool(identity: &Identity) -> Result<Vec<Attached>, Failure> {
     let prefix = own_prefix(identity)?;
     let of = |device: LoopDevice| {
@@ -82,7 +135,11 @@ pub fn of_pool(identity: &Identity) -> Result<Vec<Attached>, Failure> {
         let (number, name) = backing.strip_prefix(&prefix)?.split_once('/')?;
         let is_ours = number.bytes().all(|byte| byte.is_ascii_digit()) && !name.contains('/');
         let name = name.to_owned();
-        is_ours.then_some(Attached { name, device })
+        is_ours.then_some(Attached { name, device: Device::Loop(device) })
     };
-    Ok(loops::list().into_iter().filter_map(of).collect())
+    let nbd = nbd_devices::of_pool(identity).into_iter().map(|attached| Attached {
+        name: attached.name,
+        device: Device::Nbd(attached.device, attached.server),
+    });
+    Ok(loops::list().into_iter().filter_map(of).chain(nbd).collect())
 }

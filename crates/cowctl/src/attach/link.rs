@@ -1,6 +1,7 @@
-//! Paths that stay: `/dev/cow/POOL/VOL` leads to whichever loop device the volume is behind.
+//! Paths that stay: `/dev/cow/POOL/VOL` leads to whichever device the volume is behind.
 
 use cow_fuse::loops;
+use cow_nbd::device;
 use std::fs;
 use std::io;
 use std::os::unix::fs::symlink;
@@ -51,6 +52,7 @@ pub fn make(pool: &str, name: &str, device: &Path) -> io::Result<PathBuf> {
 
 fn is_used(device: &Path) -> bool {
     loops::list().iter().any(|used| used.path() == device)
+        || device::list().iter().any(|used| used.path() == device)
 }
 
 /// The link that leads to `device`.

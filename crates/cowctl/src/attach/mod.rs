@@ -1,23 +1,26 @@
 //! `attach`, `detach`, `attachments`: a volume as a block device of this machine.
 //!
 //! The process that has the pool mounts it at a place of its own; this one, which is another, puts
-//! a loop device over a file there. What is attached is read off the kernel each time, so there is
-//! no list that could be wrong after a crash. One such command works on a pool at a time.
+//! a loop device over a file there; or it gives the kernel connections to the NBD server of that
+//! process. What is attached is read off the kernel each time, so there is no list that could be
+//! wrong after a crash. One such command works on a pool at a time.
 
 mod clean;
 mod devices;
 mod link;
+mod nbd;
+mod place;
 mod print;
 mod sector;
 
-use crate::args::{Attach, Attachments, Detach};
+use crate::args::{Attach, AttachAs, Attachments, Detach};
 use crate::failure::Failure;
 use crate::mount::{connect, ensure, wait_for_end};
 use crate::output::{self, Table};
 use crate::session::must_exist;
 use cow_fuse::loops;
 use cowstore::{Answer, Error, Identity, Manage, Verb, runtime};
-use devices::{Attached, of_pool};
+use devices::{Attached, Device, of_pool};
 use serde_json::{Value, json};
 use std::fs::File;
 use std::io::{self, Read};
@@ -55,8 +58,13 @@ pub fn attach(path: &Path, args: &Attach) -> Result<(), Failure> {
         }
         return Err(Failure::Refused(format!("{name}: attached already: {}", device.display())));
     }
-    let (dir, _) = ensure(path, None, false)?;
-    let device = configure(path, &dir, args).inspect_err(|_| {
+    let made = match args.kind {
+        AttachAs::Loop => {
+            ensure(path, None, false).and_then(|(dir, _)| configure(path, &dir, args))
+        }
+        AttachAs::Nbd => nbd::attach(path, &identity, args),
+    };
+    let device = made.inspect_err(|_| {
         // A server that was started for this alone ends again.
         let _ = let_go(path, &identity);
     })?;
@@ -192,7 +200,8 @@ fn row(attached: &Attached) -> Value {
         "name": attached.name,
         "device": text(device.clone()),
         "link": link::of(&device).map(text),
-        "read_only": attached.device.read_only,
+        "as": attached.device.kind(),
+        "read_only": attached.device.is_read_only(),
         "state": if attached.device.is_dead() { "dead" } else { "attached" },
         "mounted": attached.mounts().into_iter().map(text).collect::<Vec<_>>(),
     })
@@ -202,11 +211,19 @@ fn row(attached: &Attached) -> Value {
 pub fn resized(path: &Path, volume: &str) {
     let Ok(identity) = Identity::read(path) else { return };
     for attached in of_pool(&identity).unwrap_or_default() {
-        if attached.name == volume
-            && let Err(error) = attached.device.refresh_size()
-        {
+        if attached.name != volume {
+            continue;
+        }
+        let failure = match &attached.device {
+            Device::Loop(device) => device.refresh_size().err().map(Failure::file(&device.path())),
+            Device::Nbd(device, _) => match nbd::size_now(path, &attached) {
+                Ok(size) => device.resize(size).err().map(Failure::file(&device.path())),
+                Err(failure) => Some(failure),
+            },
+        };
+        if let Some(failure) = failure {
             let device = attached.device.path();
-            eprintln!("cowctl: note: {} still has its old size: {error}", device.display());
+            eprintln!("cowctl: note: {} still has its old size: {failure}", device.display());
         }
     }
 }

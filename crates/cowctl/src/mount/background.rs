@@ -9,10 +9,15 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// Starts `cowctl mount [DIR] --child` on the pool and waits until it is ready; where it is mounted, and the
-/// process.
+/// Starts `cowctl mount [DIR] --child` on the pool, or the same with `--nbd`, and waits until it is ready; where
+/// it is mounted, or its socket, and the process.
 /// Later it writes to `<key>.log` in the directory of the registry.
-pub fn start(pool: &Path, dir: Option<&Path>, read_only: bool) -> Result<(PathBuf, u32), Failure> {
+pub fn start(
+    pool: &Path,
+    dir: Option<&Path>,
+    read_only: bool,
+    nbd: bool,
+) -> Result<(PathBuf, u32), Failure> {
     let identity = Identity::read(pool).map_err(Failure::of(pool))?;
     let log = runtime::path_of(&identity, "log").map_err(Failure::of(pool))?;
     let file = File::options().create(true).append(true).mode(0o600).open(&log);
@@ -21,6 +26,7 @@ pub fn start(pool: &Path, dir: Option<&Path>, read_only: bool) -> Result<(PathBu
     let mut command = Command::new(std::env::current_exe().map_err(cannot)?);
     command.arg("-p").arg(std::path::absolute(pool).map_err(cannot)?).arg("mount").args(dir);
     command.arg("--child").args(read_only.then_some("--read-only"));
+    command.args(nbd.then_some("--nbd"));
     // It shall keep no directory from being unmounted.
     command.current_dir("/").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(file);
     let mut child = command.spawn().map_err(cannot)?;

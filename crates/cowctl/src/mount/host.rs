@@ -8,10 +8,14 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long the end of a mount that nobody uses is waited for.
 const END_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long a connection that was closed is on its way out.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// What the directories for attached volumes end in, and a number.
 pub const OWN: &str = "mnt.";
@@ -20,7 +24,15 @@ pub const OWN: &str = "mnt.";
 pub struct Mounts {
     pool: Weak<Pool>,
     state: Mutex<State>,
-    on_empty: Option<Box<dyn Fn() + Send + Sync>>,
+    on_empty: Option<OnEmpty>,
+}
+
+/// For a process that ends with the last of its mounts.
+pub struct OnEmpty {
+    /// Whether it has something else to do, and stays.
+    pub is_busy: Box<dyn Fn() -> bool + Send + Sync>,
+    /// Ends it.
+    pub end: Box<dyn Fn() + Send + Sync>,
 }
 
 #[derive(Default)]
@@ -28,14 +40,28 @@ struct State {
     mounts: Vec<Mount>,
     /// Where it is mounted for `attach`.
     own: Option<PathBuf>,
+    /// It is kept for devices over NBD connections, which may not be there yet.
+    kept: bool,
     /// The last one has ended, and the process ends with it.
     ending: bool,
 }
 
+impl State {
+    fn is_unmounted(&self) -> bool {
+        self.mounts.iter().all(|mount| mount.ended().has_ended())
+    }
+
+    /// Whether it is mounted for `attach`.
+    fn has_own(&self) -> bool {
+        let is_own = |mount: &Mount| Some(mount.dir()) == self.own.as_deref();
+        self.mounts.iter().any(|mount| is_own(mount) && !mount.ended().has_ended())
+    }
+}
+
 impl Mounts {
-    /// None yet. `on_empty`, if given, is called when the last one has ended; nothing is mounted
+    /// None yet. With `on_empty` the process ends when the last one has ended; nothing is mounted
     /// after that.
-    pub fn new(pool: &Arc<Pool>, on_empty: Option<Box<dyn Fn() + Send + Sync>>) -> Arc<Self> {
+    pub fn new(pool: &Arc<Pool>, on_empty: Option<OnEmpty>) -> Arc<Self> {
         Arc::new(Self { pool: Arc::downgrade(pool), state: Mutex::default(), on_empty })
     }
 
@@ -82,13 +108,39 @@ impl Mounts {
     fn ended(&self) {
         let mut state = self.state.lock();
         state.mounts.retain(|mount| !mount.ended().has_ended());
-        if !state.mounts.is_empty() {
-            return;
-        }
-        if let Some(on_empty) = &self.on_empty {
+        self.end_if_empty(&mut state);
+    }
+
+    /// Ends the process, if that is what it does now. Whether it ends.
+    fn end_if_empty(&self, state: &mut State) -> bool {
+        let Some(on_empty) = &self.on_empty else { return false };
+        if !state.ending && !state.kept && state.is_unmounted() && !(on_empty.is_busy)() {
             state.ending = true;
+            (on_empty.end)();
+        }
+        state.ending
+    }
+
+    /// Ends the process, if that is what it does now: clients of its NBD server, who kept it, may have
+    /// gone.
+    pub fn look(&self) {
+        self.end_if_empty(&mut self.state.lock());
+    }
+
+    /// Nothing is attached any more. Whether the process ends; the last connection may be on its way
+    /// out.
+    fn let_go(&self) -> bool {
+        let deadline = Instant::now() + CLOSE_TIMEOUT;
+        self.state.lock().kept = false;
+        loop {
+            let mut state = self.state.lock();
+            let ends = self.end_if_empty(&mut state);
+            let may_end = self.on_empty.is_some() && state.is_unmounted();
             drop(state);
-            on_empty();
+            if ends || !may_end || Instant::now() > deadline {
+                return ends;
+            }
+            std::thread::sleep(PAUSE);
         }
     }
 
@@ -134,9 +186,23 @@ impl MountHost for Hosted {
         self.0.add(dir)
     }
 
+    fn keep(&self) -> Result<(), Error> {
+        let mut state = self.0.state.lock();
+        if state.ending {
+            return Err(Error::Busy("its server ends".into()));
+        }
+        state.kept = true;
+        protect_memory();
+        Ok(())
+    }
+
     fn unmount(&self, dir: Option<&Path>) -> Result<bool, Error> {
         let mounts = &self.0;
         let pool = mounts.pool.upgrade().ok_or_else(|| Error::Busy("the pool is closed".into()))?;
+        let is_kept = |state: &State| state.kept && !state.has_own();
+        if dir.is_none() && is_kept(&mounts.state.lock()) {
+            return Ok(mounts.let_go());
+        }
         let (at, ended) = {
             let state = mounts.state.lock();
             let own = || {
@@ -152,9 +218,11 @@ impl MountHost for Hosted {
         if !ended.wait_for(END_TIMEOUT) {
             return Err(Error::Busy(format!("{}: still in use elsewhere", at.display())));
         }
-        let state = mounts.state.lock();
-        remove_own(&at, &state);
-        Ok(mounts.on_empty.is_some() && state.mounts.iter().all(|mount| mount.ended().has_ended()))
+        remove_own(&at, &mounts.state.lock());
+        if dir.is_none() {
+            return Ok(mounts.let_go());
+        }
+        Ok(mounts.end_if_empty(&mut mounts.state.lock()))
     }
 }
 

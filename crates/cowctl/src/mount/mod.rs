@@ -35,13 +35,13 @@ pub fn run(path: &Path, args: &Mount) -> Result<(), Failure> {
     let dir = args.dir.as_deref().map(directory).transpose()?;
     if args.child {
         background::detach();
-        return serve(path, dir.as_deref(), args.read_only);
+        return serve(path, dir.as_deref(), args.read_only, args.nbd);
     }
     if args.background {
         let (dir, pid) = ensure(path, dir.as_deref(), args.read_only)?;
         return output::line(server::ready(path, &dir, pid));
     }
-    match serve(path, dir.as_deref(), args.read_only) {
+    match serve(path, dir.as_deref(), args.read_only, false) {
         Err(Failure::Store { error: Error::Busy(text), .. }) => {
             let Some(client) = connect(path)? else { return Err(Failure::Refused(text)) };
             let (dir, pid) = ask(path, &client, dir.as_deref()).map_err(Failure::of(path))?;
@@ -51,12 +51,12 @@ pub fn run(path: &Path, args: &Mount) -> Result<(), Failure> {
     }
 }
 
-fn serve(path: &Path, dir: Option<&Path>, read_only: bool) -> Result<(), Failure> {
+fn serve(path: &Path, dir: Option<&Path>, read_only: bool, nbd: bool) -> Result<(), Failure> {
     let fail = Failure::of(path);
     // Ordinary users cannot, and whoever serves a block device learns of it then.
     let _ = protect::mark_io_flusher();
     let pool = Arc::new(Pool::open(path, &open_options(read_only)).map_err(&fail)?);
-    let served = server::run(&pool, dir);
+    let served = server::run(&pool, dir, nbd);
     let closed = pool.shutdown().map_err(&fail);
     served.and(closed)
 }
@@ -64,23 +64,38 @@ fn serve(path: &Path, dir: Option<&Path>, read_only: bool) -> Result<(), Failure
 /// Has the pool mounted by the process that holds it, or else by one in the background. Says where
 /// it is, and which process that is.
 pub fn ensure(path: &Path, dir: Option<&Path>, read_only: bool) -> Result<(PathBuf, u32), Failure> {
+    patiently(|| match connect(path)? {
+        Some(client) => ask(path, &client, dir).map_err(Failure::of(path)),
+        None => background::start(path, dir, read_only, false),
+    })
+}
+
+/// Reaches the process that holds the pool, or else one in the background that serves NBD.
+pub fn ensure_nbd(path: &Path) -> Result<ControlClient, Failure> {
+    patiently(|| {
+        let client = match connect(path)? {
+            Some(client) => client,
+            None => {
+                background::start(path, None, false, true)?;
+                let gone = || Failure::Refused(format!("{}: its server has ended", path.display()));
+                connect(path)?.ok_or_else(gone)?
+            }
+        };
+        client.call(Verb::Keep, &mut |_| {}).map_err(Failure::of(path))?;
+        Ok(client)
+    })
+}
+
+/// Another process may be about to serve the pool, or about to end.
+fn patiently<T>(mut action: impl FnMut() -> Result<T, Failure>) -> Result<T, Failure> {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let failure = match connect(path)? {
-            Some(client) => match ask(path, &client, dir) {
-                Ok(mounted) => return Ok(mounted),
-                Err(error) => Failure::of(path)(error),
-            },
-            None => match background::start(path, dir, read_only) {
-                Ok(mounted) => return Ok(mounted),
-                Err(failure) => failure,
-            },
-        };
-        // Another process may be about to serve the pool, or about to end.
-        if failure.exit_code() != 4 || Instant::now() > deadline {
-            return Err(failure);
+        match action() {
+            Err(failure) if failure.exit_code() == 4 && Instant::now() <= deadline => {
+                std::thread::sleep(PAUSE);
+            }
+            done => return done,
         }
-        std::thread::sleep(PAUSE);
     }
 }
 

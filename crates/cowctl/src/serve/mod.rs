@@ -5,6 +5,7 @@ mod address;
 use crate::args::Serve;
 use crate::failure::Failure;
 use crate::mount::{Hosted, Mounts};
+use crate::nbd_devices;
 use crate::session::{must_exist, open_options};
 use crate::signals;
 use crate::{notify, output};
@@ -12,7 +13,7 @@ use address::Listen;
 use cow_fuse::protect;
 use cow_nbd::{PoolExports, Server, ServerError, ServerHandle, exports_of, socket_beside};
 use cowstore::control::{ControlServer, Host};
-use cowstore::{ExportInfo, Pool};
+use cowstore::{ExportInfo, Identity, Pool};
 use serde_json::{Value, json};
 use std::path::Path;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -53,20 +54,20 @@ fn serve(pool: &Arc<Pool>, listen: Vec<Listen>, args: &Serve) -> Result<(), Fail
     }
     output::line(ready(pool, &server, control.socket(), &notes).to_string())?;
     notify::systemd("READY=1");
-    wait(&stopped, &mounts);
+    wait(&stopped, &mounts, pool.identity());
     notify::systemd("STOPPING=1");
     server.shutdown();
     control.stop();
     Ok(())
 }
 
-/// Ends when it is told to, or told again if something of its mounts is in use.
-fn wait(stopped: &Receiver<()>, mounts: &Mounts) {
+/// Ends when it is told to, or told again if something of its mounts is in use, or attached.
+fn wait(stopped: &Receiver<()>, mounts: &Mounts, identity: &Identity) {
     let mut asked = 0;
     // The sender is held by a thread that lives as long as the process.
     while stopped.recv().is_ok() {
         asked += 1;
-        if mounts.end_all(asked) {
+        if mounts.end_all(asked) && (asked > 1 || !nbd_devices::keep_server(identity)) {
             return;
         }
     }

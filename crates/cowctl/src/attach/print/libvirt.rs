@@ -1,7 +1,7 @@
 //! A disk for the description of a machine in libvirt.
 
-use super::place::Place;
 use super::{Disk, RECONNECT_SECONDS};
+use crate::attach::place::Place;
 
 /// The element `disk`.
 pub fn disk(disk: &Disk) -> String {

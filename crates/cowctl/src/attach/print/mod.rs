@@ -2,11 +2,11 @@
 //! attached, and nothing is changed.
 
 mod libvirt;
-mod place;
 mod qemu;
 mod systemd;
 
 use super::link;
+use super::place::Place;
 use crate::args::{Attach, Format};
 use crate::failure::Failure;
 use crate::mount::connect;
@@ -14,7 +14,6 @@ use crate::output;
 use crate::session::{self, Access, must_exist};
 use cow_nbd::socket_beside;
 use cowstore::{Answer, ExportInfo, Identity, Manage, Verb, runtime};
-use place::Place;
 use std::path::Path;
 
 /// How many seconds a machine waits for a server that is started again before its requests fail.

@@ -3,8 +3,8 @@
 //! What a disk is stands in JSON: QEMU's other form has no way to write some paths, and takes a comma
 //! twice for one.
 
-use super::place::Place;
 use super::{Disk, RECONNECT_SECONDS};
+use crate::attach::place::Place;
 use serde_json::json;
 
 /// Bytes of the name of a node of QEMU's.
