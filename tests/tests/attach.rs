@@ -2,12 +2,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use cow_tests::{
-    Attached, MountedFs, Place, Server, have, have_loops, pattern, run, run_ok, signal, wait_until,
+    Attached, Load, MountedFs, Place, Server, have, have_loops, pattern, run, run_ok, signal,
+    wait_until, write_synced,
 };
 use std::fs::{self, File};
-use std::io::Write;
 use std::os::unix::fs::MetadataExt;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::sync::{PoisonError, RwLock};
 
 const MIB: u64 = 1 << 20;
@@ -58,43 +58,6 @@ fn place() -> Place {
 /// The files of a tree and what is in them; the first `count`.
 fn content(fs: &MountedFs, count: usize) -> Vec<Vec<u8>> {
     (0..count).map(|n| fs::read(fs.path(&format!("file{n}"))).unwrap_or_default()).collect()
-}
-
-fn write_synced(path: &str, bytes: &[u8]) {
-    let mut file = File::create(path).unwrap();
-    file.write_all(bytes).and_then(|()| file.sync_all()).unwrap();
-}
-
-/// Writes to a file system until it is told not to.
-struct Load {
-    shell: std::process::Child,
-}
-
-impl Load {
-    fn start(dir: &str) -> Self {
-        let script = format!(
-            "cd {dir} && n=0; while test -e go; do n=$((n+1)); head -c 300000 /dev/urandom > load || exit 0; \
-             mv load moved$((n%7)); test $((n%3)) = 0 && sync -f go; done; true"
-        );
-        fs::write(format!("{dir}/go"), "").unwrap();
-        let mut shell = Command::new("sh");
-        let shell = shell.args(["-c", &script]).stdin(Stdio::null()).stderr(Stdio::null());
-        let shell = shell.spawn().unwrap();
-        Self { shell }
-    }
-
-    #[track_caller]
-    fn stop(mut self, dir: &str) {
-        fs::remove_file(format!("{dir}/go")).unwrap();
-        assert!(self.shell.wait().unwrap().success());
-    }
-}
-
-impl Drop for Load {
-    fn drop(&mut self) {
-        let _ = self.shell.kill();
-        let _ = self.shell.wait();
-    }
 }
 
 /// A file system is made, used, snapshotted under load, grown and trimmed, and is well.

@@ -10,7 +10,7 @@
 //!   transfer     those that move data: handed to the pool, answered from its reactor
 //!   names        those about names and attributes, on a thread of their own
 //!   handles      what is open                         errno      errors as the kernel knows them
-//!   loops        block devices over files of a mount
+//!   loops        block devices over files of a mount  freeze     of the file systems on them
 //!   protect      not deadlocking with memory reclaim  sys        the unsafe system calls
 //! ```
 //!
@@ -25,6 +25,7 @@
 #![deny(unsafe_code)]
 
 mod errno;
+pub mod freeze;
 mod fs;
 mod handles;
 pub mod loops;

@@ -177,6 +177,28 @@ pub(crate) fn loop_status(device: &File) -> io::Result<()> {
     checked(result).map(drop)
 }
 
+// Of <linux/fs.h>; the crate libc lacks them.
+const FIFREEZE: libc::c_ulong = 0xc004_5877;
+const FITHAW: libc::c_ulong = 0xc004_5878;
+
+/// Freezes the file system that `dir` lies on.
+pub(crate) fn freeze(dir: &File) -> io::Result<()> {
+    // SAFETY: the kernel does not look at the argument of this request.
+    checked(unsafe { libc::ioctl(dir.as_raw_fd(), FIFREEZE as _, NONE) }).map(drop)
+}
+
+/// Ends that.
+pub(crate) fn thaw(dir: &File) -> io::Result<()> {
+    // SAFETY: the kernel does not look at the argument of this request.
+    checked(unsafe { libc::ioctl(dir.as_raw_fd(), FITHAW as _, NONE) }).map(drop)
+}
+
+/// Writes what is dirty on the file system that `dir` lies on.
+pub(crate) fn sync_file_system(dir: &File) -> io::Result<()> {
+    // SAFETY: syncfs takes a number only.
+    checked(unsafe { libc::syncfs(dir.as_raw_fd()) }).map(drop)
+}
+
 /// Makes the node of block device `number`, where nothing makes it by itself.
 pub(crate) fn make_block_node(path: &Path, device: (u32, u32)) -> io::Result<()> {
     let path = c_path(path)?;

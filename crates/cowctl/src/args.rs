@@ -6,6 +6,7 @@ mod pool;
 mod prune;
 mod roots;
 mod shared;
+mod snapshot;
 
 use crate::units::{object_name, parse_size, property, snapshot_name, volume_name};
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -17,6 +18,7 @@ pub use pool::{PoolCommand, PoolCreate, PoolGrow, PoolInfo, PoolSet};
 pub use prune::Prune;
 pub use roots::{Root, Verify};
 pub use shared::{Json, Listing};
+pub use snapshot::{FreezeGuard, Snapshot};
 
 /// Copy-on-write volumes in one image file: snapshots, rollbacks and clones in constant time.
 ///
@@ -106,6 +108,9 @@ pub enum Command {
     Dump(Dump),
     /// The whole story on a real file system, in a temporary directory
     Demo(Demo),
+    /// Be the process that thaws
+    #[command(hide = true)]
+    FreezeGuard(FreezeGuard),
 }
 
 #[derive(Debug, Args)]
@@ -156,18 +161,6 @@ pub struct Export {
     /// Replace a file that exists
     #[arg(long)]
     pub force: bool,
-    #[command(flatten)]
-    pub json: Json,
-}
-
-#[derive(Debug, Args)]
-pub struct Snapshot {
-    /// VOL@SNAP
-    #[arg(required = true, value_parser = snapshot_name)]
-    pub names: Vec<String>,
-    /// What it is for
-    #[arg(long)]
-    pub description: Option<String>,
     #[command(flatten)]
     pub json: Json,
 }

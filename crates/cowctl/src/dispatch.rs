@@ -5,7 +5,7 @@ use crate::commands::{
     check, diff, dump, list, pool, props, roots, snapshot, space, transfer, tree, volume,
 };
 use crate::failure::Failure;
-use crate::{attach, demo, mount, serve};
+use crate::{attach, demo, freeze, mount, serve};
 use std::path::PathBuf;
 
 /// Carries out what the command line asks for.
@@ -52,5 +52,6 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Command::Attachments(args) => attach::list(&path()?, &args),
         Command::Mount(args) => mount::run(&path()?, &args),
         Command::Umount(args) => mount::umount(&args),
+        Command::FreezeGuard(args) => freeze::guard(&args),
     }
 }

@@ -6,7 +6,8 @@
 //!   signals, notify      what ends a server; what systemd hears of it
 //!   session              the pool, here or in the process that has it
 //!   nbd_devices          what the kernel has of it over NBD
-//!   image                its file, for the checker
+//!   freeze               of the file systems on volumes, around a snapshot
+//!   image                its file, for the checker    steps     where tests can stop it
 //!   output, progress     what is shown        failure   why not, and the exit code
 //! ```
 #![forbid(unsafe_code)]
@@ -17,6 +18,7 @@ mod commands;
 mod demo;
 mod dispatch;
 mod failure;
+mod freeze;
 mod image;
 mod mount;
 mod nbd_devices;
@@ -26,6 +28,7 @@ mod progress;
 mod serve;
 mod session;
 mod signals;
+mod steps;
 mod units;
 
 use clap::Parser;

@@ -1,8 +1,11 @@
-//! The signals that end a server.
+//! The signals that ask a process to end.
 
 use crate::failure::Failure;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::flag;
 use signal_hook::iterator::Signals;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::Sender;
 use std::thread;
 
@@ -17,4 +20,21 @@ pub fn watch<M: Clone + Send + 'static>(stop: Sender<M>, message: M) -> Result<(
     };
     let thread = thread::Builder::new().name("signals".into()).spawn(watch);
     thread.map(|_| ()).map_err(|e| Failure::Failed(format!("cannot start a thread: {e}")))
+}
+
+/// From now on the first of them only sets the flag. The second ends the process, unless `always`.
+pub fn hold(always: bool) -> Result<Arc<AtomicBool>, Failure> {
+    let came = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM, SIGHUP] {
+        // In this order: the default is taken when the flag was set before.
+        let second = if always {
+            Ok(())
+        } else {
+            flag::register_conditional_default(signal, came.clone()).map(drop)
+        };
+        second
+            .and_then(|()| flag::register(signal, came.clone()))
+            .map_err(|e| Failure::Failed(format!("cannot catch signals: {e}")))?;
+    }
+    Ok(came)
 }

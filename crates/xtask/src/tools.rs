@@ -22,6 +22,7 @@ const TOOLS: &[(&str, &str)] = &[
     ("e2fsck", "e2fsprogs"),
     ("debugfs", "e2fsprogs"),
     ("losetup", "util-linux"),
+    ("fsfreeze", "util-linux"),
     ("fusermount3", "fuse3"),
     ("systemd-analyze", "systemd"),
     ("mkfs.xfs", "xfsprogs"),

@@ -73,6 +73,11 @@ pub struct Attached {
 impl Attached {
     /// Where it is mounted.
     pub fn mounts(&self) -> Vec<PathBuf> {
+        self.mount_entries().into_iter().map(|entry| entry.dir).collect()
+    }
+
+    /// What is mounted of it, in the order in which that was done.
+    pub fn mount_entries(&self) -> Vec<MountEntry> {
         let entries = mountinfo::mounts().unwrap_or_default();
         let numbers = numbers_of(&self.device.path());
         let path = self.device.path();
@@ -83,7 +88,7 @@ impl Attached {
             numbers.contains(&entry.device)
                 || (source.is_absolute() && is_device_or_partition(&resolved, &path))
         };
-        entries.into_iter().filter(is_of).map(|entry| entry.dir).collect()
+        entries.into_iter().filter(is_of).collect()
     }
 
     /// That it cannot be detached, and why.

@@ -20,13 +20,15 @@ use crate::output::{self, Table};
 use crate::session::must_exist;
 use cow_fuse::loops;
 use cowstore::{Answer, Error, Identity, Manage, Verb, runtime};
-use devices::{Attached, Device, of_pool};
+use devices::{Attached, Device};
 use serde_json::{Value, json};
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+
+pub use devices::of_pool;
 
 /// The property of a pool that names it in the paths of its devices.
 const LABEL: &str = "label";

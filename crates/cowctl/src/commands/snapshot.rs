@@ -2,10 +2,11 @@
 
 use crate::args::{Rollback, Snapshot, Undo};
 use crate::failure::Failure;
+use crate::freeze::{self, Taken};
 use crate::output;
 use crate::session::{self, Access, Session};
 use crate::units::human_size;
-use cowstore::{Kept, NodeKind, SnapshotOptions, Verb};
+use cowstore::{Consistency, Kept, NodeKind, SnapshotOptions, Verb};
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -18,15 +19,30 @@ pub fn described(description: Option<String>) -> Vec<(String, String)> {
 }
 
 pub fn take(path: &Path, args: Snapshot) -> Result<(), Failure> {
-    let Snapshot { names, description, json } = args;
+    let Snapshot { names, description, freeze, json } = args;
     let options = SnapshotOptions { props: described(description), ..SnapshotOptions::default() };
-    let verb = Verb::Snapshot { names: names.clone(), options };
-    let nodes = session::with(path, Access::Change, |pool| pool.nodes(verb))?;
-    if !json.json {
-        return Ok(());
+    let taken = session::with(path, Access::Change, |pool| match &freeze.freeze {
+        Some(dirs) => freeze::snapshot(pool, &names, &options, dirs, freeze.freeze_timeout),
+        None => {
+            let nodes = pool.nodes(Verb::Snapshot { names: names.clone(), options })?;
+            Ok(Taken { nodes, consistency: Consistency::Crash, freeze_ms: 0, complaint: None })
+        }
+    })?;
+    if json.json {
+        let row = |(name, id): (&String, &u64)| {
+            json!({
+                "name": name,
+                "id": id,
+                "consistency": taken.consistency,
+                "freeze_ms": Some(taken.freeze_ms).filter(|&ms| ms != 0),
+            })
+        };
+        let rows: Vec<Value> = names.iter().zip(&taken.nodes).map(row).collect();
+        output::json("snapshot", json!({"snapshots": rows}))?;
     }
-    let rows = names.iter().zip(&nodes).map(|(name, id)| json!({"name": name, "id": id}));
-    output::json("snapshot", json!({"snapshots": rows.collect::<Vec<_>>()}))
+    let names = names.join(", ");
+    let complain = |why| Err(Failure::Failed(format!("{names}: taken, but not frozen: {why}")));
+    taken.complaint.map_or(Ok(()), complain)
 }
 
 pub fn rollback(path: &Path, args: Rollback) -> Result<(), Failure> {
