@@ -13,6 +13,7 @@ mod load;
 mod mounted;
 mod nbd;
 mod place;
+pub mod postgres;
 pub mod seeds;
 mod server;
 mod tools;

@@ -32,6 +32,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("bash", "bash"),
     ("curl", "curl"),
     ("node", "nodejs"),
+    ("python3", "python3"),
 ];
 
 const SBIN: &str = "/usr/local/sbin:/usr/sbin:/sbin";

@@ -54,6 +54,10 @@ pub fn search_path() -> Result<OsString> {
 /// is imported.
 const PYTHON_VENV: Tool = ("python3 -m ensurepip", "python3-venv");
 
+/// Debian keeps the server's programs off every path, in a directory for each version.
+const POSTGRES: Tool = ("a PostgreSQL server", "postgresql");
+const POSTGRES_DIR: &str = "/usr/lib/postgresql";
+
 /// Makes every tool available, or says which packages a person has to install.
 /// Returns whether anything is still missing, which only `skip_missing` permits.
 pub fn provide(skip_missing: bool) -> Result<bool> {
@@ -86,7 +90,15 @@ fn missing_tools(path: &OsString) -> Vec<Tool> {
     if !can_make_venvs() {
         missing.push(PYTHON_VENV);
     }
+    if !has_postgres() {
+        missing.push(POSTGRES);
+    }
     missing
+}
+
+fn has_postgres() -> bool {
+    let versions = Path::new(POSTGRES_DIR).read_dir().into_iter().flatten().flatten();
+    versions.map(|entry| entry.path().join("bin/postgres")).any(|server| is_executable(&server))
 }
 
 fn can_make_venvs() -> bool {
