@@ -219,11 +219,12 @@ fn deletes_under_load(rounds: usize) -> Result<(), Error> {
     for (name, rows) in [("without", &quiet), ("with deletes", &busy)] {
         let of = |at: usize| median(rows.iter().map(|row| row[at]).collect());
         println!(
-            "writes {name}: p50 {:.0} us, p99 {:.0} us, {:.0} writes, {:.0} blocks freed",
+            "writes {name}: p50 {:.0} us, p99 {:.0} us, {:.0} writes, {:.0} blocks freed, {:.0} a second",
             of(0),
             of(1),
             of(2),
-            of(3)
+            of(3),
+            of(3) / WATCHED.as_secs_f64()
         );
     }
     println!(

@@ -131,6 +131,10 @@ impl Ram {
                 self.carry_out(action);
                 continue;
             }
+            if self.engine.is_paused() {
+                self.step(Event::Resume);
+                continue;
+            }
             idle += 1;
             assert!(idle <= MAX_IDLE_TICKS, "stuck: no answer");
             self.now_ns += TICK_NS;

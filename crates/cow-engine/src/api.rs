@@ -48,6 +48,9 @@ pub enum Event {
         /// The buffer of a read, filled.
         buf: Option<Buf>,
     },
+    /// Nothing else waits to be told: what has paused may go on for a while. Should come as long as
+    /// [`crate::Engine::is_paused`].
+    Resume,
     /// Time went on. Should come at least every 5 ms while [`crate::Engine::wants_tick`].
     Tick {
         /// Monotonic time in nanoseconds, from any origin.

@@ -114,6 +114,8 @@ pub(crate) struct Core {
     pub(crate) promise_wait: WaitList,
     pub(crate) lock_wait: WaitList,
     pub(crate) tick_wait: WaitList,
+    /// Background work that lets others have their turn.
+    pub(crate) paused: WaitList,
     pub(crate) ops_in_progress: usize,
     pub(crate) sizes: Sizes,
 }
@@ -152,6 +154,7 @@ impl Core {
             promise_wait: WaitList::default(),
             lock_wait: WaitList::default(),
             tick_wait: WaitList::default(),
+            paused: WaitList::default(),
             ops_in_progress: 0,
             sizes: Sizes::default(),
         }

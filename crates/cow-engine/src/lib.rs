@@ -87,6 +87,9 @@ pub struct Config {
     pub cache_bytes: usize,
     /// Memory of the pages that content roots are made of, in bytes.
     pub page_bytes: usize,
+    /// Nodes and pages that a fold goes through before it lets others have their turn: bounds
+    /// the time that a step takes.
+    pub slice: usize,
     /// Leaves of deleted nodes that one fold walks: bounds the time to its checkpoint.
     pub walk_leaves: usize,
     /// Blocks of the cells in which freed space is given back to the layer below.
@@ -107,6 +110,7 @@ impl Default for Config {
             layer_bytes: 32 << 20,
             cache_bytes: 64 << 20,
             page_bytes: 16 << 20,
+            slice: 4,
             walk_leaves: 8192,
             cell_blocks: cow_alloc::CELL_BLOCKS,
             sparse: true,
@@ -144,6 +148,7 @@ impl Engine {
                 let woken = core.io.complete(id, result, buf);
                 core.ready.extend(woken);
             }
+            Event::Resume => self.cx.core().notify(|core| &mut core.paused),
             Event::Tick { now_ns, wall_ns } => self.tick(now_ns, wall_ns),
         }
         self.settle();
@@ -173,9 +178,11 @@ impl Engine {
             core.now_ns = core.now_ns.max(now_ns);
             core.wall_ns = wall_ns;
             core.look_at_clock();
+            core.hear_clients();
             let soon = std::mem::take(&mut core.fold.soon);
             core.fold.wanted |= soon;
             core.notify(|core| &mut core.tick_wait);
+            core.notify(|core| &mut core.paused);
             (core.journal_due(), core.expiry_due(), core.prune_due())
         };
         if expires {
@@ -217,6 +224,12 @@ impl Engine {
             pool.fold_begun_ns = now_ns;
             core.fold.wanted = true;
         }
+    }
+
+    /// Whether background work has stopped for the sake of others and goes on with
+    /// [`Event::Resume`], or else with the next tick.
+    pub fn is_paused(&self) -> bool {
+        !self.cx.core().paused.is_empty()
     }
 
     /// Whether time matters now: something is buffered, unflushed or unfolded. Otherwise ticks

@@ -4,7 +4,7 @@
 //! cells that are wholly free are discarded (`cow-alloc/src/discard.rs`), and each block becomes
 //! allocatable when its discard is complete, however that went. One discard is in flight at a time:
 //! a file is locked while a hole is punched, and whoever writes to it waits; while clients are at
-//! work there is one a tick. Where an operation waits for space nothing is discarded: what is left
+//! work there are ten a second. Where an operation waits for space nothing is discarded: what is left
 //! to be becomes allocatable at once.
 //! [Decision 17](../../../docs/decisions/0017-the-file-system-below.md).
 
@@ -16,6 +16,13 @@ use cow_format::mutant;
 
 /// What says that the layer below does not do this: `EOPNOTSUPP`, `ENOSYS`, `ENOTTY`.
 const UNSUPPORTED: [i32; 3] = [95, 38, 25];
+/// After a discard, while clients are at work: 100 ms. What is in flight meanwhile takes twice as long,
+/// so this keeps it below one request in a hundred where there are many.
+const REST_NS: u64 = 100_000_000;
+/// Clients that have asked for nothing in 10 ms are not at work.
+const SILENCE_NS: u64 = 10_000_000;
+/// Discards are waited for so long while they are: 1 s.
+const MOST_WAIT_NS: u64 = 1_000_000_000;
 
 impl Core {
     /// Whether freed space goes back to the layer below.
@@ -33,9 +40,16 @@ impl Core {
         self.may_punch() && self.punch.waiters == 0
     }
 
-    /// How much clients have asked for: where it moves, they are at work.
-    fn requests(&self) -> u64 {
-        self.stats.reads + self.stats.writes + self.stats.flushes
+    /// Time went on: looks whether clients have asked for anything.
+    pub(crate) fn hear_clients(&mut self) {
+        let requests = self.stats.reads + self.stats.writes + self.stats.flushes;
+        if requests != self.punch.heard {
+            (self.punch.heard, self.punch.heard_ns) = (requests, self.now_ns);
+        }
+    }
+
+    fn has_clients_at_work(&self) -> bool {
+        self.punch.heard > 0 && self.now_ns.saturating_sub(self.punch.heard_ns) < SILENCE_NS
     }
 
     /// Whether another checkpoint would let blocks go to the layer below.
@@ -116,7 +130,6 @@ async fn punch_zone(cx: &Cx, zone: u64) {
         {
             pool.alloc.end_discard(at);
         }
-        let before = cx.core().requests();
         if cx.core().has_time_to_punch() {
             match cx.discard(at, blocks).await {
                 Ok(()) => done = blocks,
@@ -124,7 +137,7 @@ async fn punch_zone(cx: &Cx, zone: u64) {
                 Err(_) => {}
             }
         }
-        let pause = {
+        {
             let mut core = cx.core();
             core.stats.blocks_discarded += done;
             if let Some(pool) = &mut core.pool {
@@ -134,26 +147,41 @@ async fn punch_zone(cx: &Cx, zone: u64) {
                 core.notify(|core| &mut core.fold_wait);
             }
             core.notify(|core| &mut core.punch.wait);
-            core.requests() != before && core.has_time_to_punch()
-        };
-        if pause {
-            cx.wait(|core| &mut core.tick_wait).await;
         }
+        rest(cx).await;
     }
 }
 
-/// Waits until everything was discarded that is about to be now.
+/// Leaves the file to clients, until they have been silent for a while.
+async fn rest(cx: &Cx) {
+    let until_ns = cx.core().now_ns.saturating_add(REST_NS);
+    loop {
+        {
+            let core = cx.core();
+            if core.now_ns >= until_ns || !core.has_clients_at_work() || !core.has_time_to_punch() {
+                return;
+            }
+        }
+        cx.wait(|core| &mut core.tick_wait).await;
+    }
+}
+
+/// Waits until everything was discarded that is about to be now. A second is enough while clients are
+/// at work: what was freed is theirs already, should they need it, and what goes below does so slowly.
 pub(crate) async fn wait_punched(cx: &Cx) {
-    let goal = {
+    let (goal, until_ns) = {
         let core = cx.core();
         let Some(pool) = &core.pool else { return };
-        pool.alloc.left_blocks().saturating_add_unsigned(pool.alloc.leaving_blocks())
+        let until_ns = core.now_ns.saturating_add(MOST_WAIT_NS);
+        let goal = pool.alloc.left_blocks().saturating_add_unsigned(pool.alloc.leaving_blocks());
+        (goal, until_ns)
     };
     loop {
         {
             let core = cx.core();
             // A task is at it, or about to begin.
-            if core.pool.as_ref().is_none_or(|pool| pool.alloc.left_blocks() >= goal) {
+            let over = core.pool.as_ref().is_none_or(|pool| pool.alloc.left_blocks() >= goal);
+            if over || core.now_ns >= until_ns && core.has_clients_at_work() {
                 return;
             }
         }

@@ -12,6 +12,9 @@ pub(crate) struct PunchState {
     pub(crate) running: bool,
     /// Operations that wait for space: nothing is discarded meanwhile.
     pub(crate) waiters: usize,
+    /// Requests of clients that there had been at the last tick, and when there was a new one.
+    pub(crate) heard: u64,
+    pub(crate) heard_ns: u64,
     /// The pool is being closed.
     pub(crate) ending: bool,
     /// What the mutant `punchearly` discards: blocks that are in quarantine.

@@ -82,6 +82,11 @@ impl Cx {
         WaitFuture { cx: self.clone(), pick, waited: false }
     }
 
+    /// Lets others have their turn.
+    pub(crate) fn pause(&self) -> WaitFuture {
+        self.wait(|core| &mut core.paused)
+    }
+
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + 'static) {
         self.core().spawned.push(Box::pin(task));
     }

@@ -51,6 +51,10 @@ impl IoTable {
 pub(crate) struct WaitList(pub(crate) Vec<TaskId>);
 
 impl WaitList {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     pub(crate) fn drain_into(&mut self, ready: &mut Vec<TaskId>) {
         ready.append(&mut self.0);
     }

@@ -100,6 +100,7 @@ impl<const BUG: u8> Machine for Fake<BUG> {
         match event {
             Event::Op { id, op } => self.take(id, op, actions),
             Event::IoDone { id, buf, .. } => self.io_done(id, buf, actions),
+            Event::Resume => {}
             Event::Tick { .. } => self.release(actions),
         }
         self.turn(actions);

@@ -102,6 +102,7 @@ pub fn small_config(ack: AckMode) -> Config {
         layer_bytes: 64 << 10,
         cache_bytes: 256 << 10,
         walk_leaves: 1,
+        slice: 1,
         cell_blocks: 2,
         // Tests that are about it set it: the fewer operations, the more of them meet.
         sparse: false,

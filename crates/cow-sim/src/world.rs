@@ -19,6 +19,10 @@ pub trait Machine: Sized {
     fn wants_tick(&self) -> bool {
         true
     }
+    /// Whether it goes on with [`Event::Resume`].
+    fn is_paused(&self) -> bool {
+        false
+    }
     /// Examines what it has written, without it.
     ///
     /// # Errors
@@ -39,6 +43,10 @@ impl Machine for Engine {
 
     fn wants_tick(&self) -> bool {
         Self::wants_tick(self)
+    }
+
+    fn is_paused(&self) -> bool {
+        Self::is_paused(self)
     }
 
     fn check(disk: &SimDisk) -> Result<(), String> {
@@ -83,6 +91,7 @@ pub struct World<M> {
     actions: Vec<Action>,
     steps: u64,
     idle: u64,
+    resumed: u64,
     seed: u64,
 }
 
@@ -111,6 +120,7 @@ impl<M: Machine> World<M> {
             actions: Vec::new(),
             steps: 0,
             idle: 0,
+            resumed: 0,
             seed,
         }
     }
@@ -159,6 +169,12 @@ impl<M: Machine> World<M> {
             return Err(format!("hung: no reply in {STEP_BUDGET} steps, seed {}", self.seed));
         }
         let count = self.disk.in_flight();
+        if self.machine.is_paused() && (count == 0 || self.rng.one_in(2)) {
+            self.idle = 0;
+            self.resumed += 1;
+            self.step(Event::Resume);
+            return Ok(());
+        }
         if count == 0 || self.rng.one_in(24) {
             return self.tick(count);
         }
@@ -222,6 +238,18 @@ impl<M: Machine> World<M> {
     #[must_use]
     pub fn wants_tick(&self) -> bool {
         self.machine.wants_tick()
+    }
+
+    /// Whether background work has stopped for the sake of others.
+    #[must_use]
+    pub fn is_paused(&self) -> bool {
+        self.machine.is_paused()
+    }
+
+    /// How often it has gone on.
+    #[must_use]
+    pub fn resumed(&self) -> u64 {
+        self.resumed
     }
 
     /// Pumps until nothing is in flight.

@@ -402,6 +402,7 @@ impl Machine for Fake {
                 assert_eq!(result, Ok(()));
                 self.advance_checkpoint(buf, actions);
             }
+            Event::Resume => {}
             Event::Tick { .. } => actions.extend(self.late.drain(..).rev()),
         }
     }

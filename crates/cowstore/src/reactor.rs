@@ -31,6 +31,10 @@ const TICK: Duration = Duration::from_millis(5);
 pub(crate) trait Machine {
     fn step(&mut self, event: Event, actions: &mut Vec<Action>);
     fn wants_tick(&self) -> bool;
+    /// Whether it goes on with [`Event::Resume`].
+    fn is_paused(&self) -> bool {
+        false
+    }
     /// How long after the last tick the next one should come while it does not want any.
     fn idle_tick(&self) -> Option<Duration> {
         None
@@ -44,6 +48,10 @@ impl Machine for Engine {
 
     fn wants_tick(&self) -> bool {
         Engine::wants_tick(self)
+    }
+
+    fn is_paused(&self) -> bool {
+        Engine::is_paused(self)
     }
 
     fn idle_tick(&self) -> Option<Duration> {
@@ -167,8 +175,12 @@ impl<'a, M: Machine> Reactor<'a, M> {
                 return;
             }
             self.desk.driver.kick();
-            let timeout =
-                if self.desk.queue.prepare_sleep() { timeout } else { Some(Duration::ZERO) };
+            self.resume();
+            if self.closed {
+                return;
+            }
+            let sleeps = !self.machine.is_paused() && self.desk.queue.prepare_sleep();
+            let timeout = if sleeps { timeout } else { Some(Duration::ZERO) };
             self.desk.driver.wait(&mut done, timeout);
             for completion in done.drain(..) {
                 self.finish_io(completion);
@@ -191,6 +203,16 @@ impl<'a, M: Machine> Reactor<'a, M> {
         let IoDone { tag, result, buf } = done;
         let result = result.map_err(|error| IoFailure { errno: error.errno });
         self.machine.step(Event::IoDone { id: IoId(tag), result, buf }, &mut self.actions);
+    }
+
+    /// Everybody who came before has been heard, and what they wait for is on its way: background
+    /// work has its turn.
+    fn resume(&mut self) {
+        if self.machine.is_paused() {
+            self.machine.step(Event::Resume, &mut self.actions);
+            self.carry_out();
+            self.desk.driver.kick();
+        }
     }
 
     /// What comes after a sleep must not be done at the time before it: a snapshot carries it.

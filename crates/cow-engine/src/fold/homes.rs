@@ -129,6 +129,7 @@ impl Fold {
             let crc = table_crc(&buf, self.pool_tag, at);
             *desc = PageDesc { crc, home, fresh: false, used };
             self.write(at, BufSlice::whole(buf)).await?;
+            self.went_on().await;
         }
         self.tree.clear_dirty();
         Ok(table)
@@ -176,6 +177,7 @@ impl Fold {
                 }
             };
             self.write(staged.at, BufSlice::whole(staged.page)).await?;
+            self.went_on().await;
         }
         let mut core = self.cx.core();
         Ok(core.pool()?.alloc.staged_descs(self.pool_blocks))

@@ -17,7 +17,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 /// Children that are read at once.
-const PREFETCH: usize = 64;
+const PREFETCH: usize = 16;
 
 /// A subtree in a merge: where it is, and what stands there now.
 #[derive(Clone)]
@@ -174,6 +174,7 @@ impl Fold {
         self.tree.note_born(m.x, false, born);
         self.tree.note_mapped_delta(m.x, false, born as i64);
         self.count(false, born as i64);
+        self.went_on().await;
         self.replace(m, &place, node).await
     }
 

@@ -85,6 +85,8 @@ pub(crate) struct Fold {
     /// Blocks that were kept free for this fold, and how many of them it took (I11).
     reserved: u64,
     taken: u64,
+    /// What it went through since it has paused.
+    since_pause: usize,
 }
 
 /// Where a fold is taken: at the end of the journal, or, in a replay, after a frame.
@@ -222,11 +224,22 @@ impl Fold {
             freed: 0,
             reserved,
             taken: 0,
+            since_pause: 0,
         };
         core.fold.left = reserved;
         drop(core);
         crate::flush::emit_frames(cx);
         Ok(Some(fold))
+    }
+
+    /// It has gone through a node or a page. Those who wait for an answer have their turn after so
+    /// many: a fold has thousands of them, and nobody else is heard in between.
+    async fn went_on(&mut self) {
+        self.since_pause += 1;
+        if self.since_pause >= self.cx.core().config.slice {
+            self.since_pause = 0;
+            self.cx.pause().await;
+        }
     }
 
     fn add(&mut self, phys: Phys) {

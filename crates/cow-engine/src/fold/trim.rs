@@ -24,7 +24,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 /// Map nodes that are read ahead at once.
-const READ_AHEAD: usize = 128;
+const READ_AHEAD: usize = 32;
 
 /// What is being trimmed.
 #[derive(Clone, Copy)]
@@ -193,6 +193,7 @@ impl Fold {
                 return self.trim_inner(t, place, opened, means).await;
             }
             means.leaves -= 1;
+            self.went_on().await;
             let node = self.trim_leaf(t, &place, &opened);
             self.tree.set_trim_cursor(t.z, place.end());
             match node {

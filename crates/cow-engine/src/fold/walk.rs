@@ -18,7 +18,8 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-const PREFETCH: usize = 64;
+/// Pairs that are read ahead at once: what is in flight beside them waits little for them.
+const PREFETCH: usize = 4;
 
 #[derive(Clone, Copy)]
 struct Walk {
@@ -168,6 +169,7 @@ impl Fold {
                 *budget = budget.saturating_sub(1);
                 self.walk_leaf(w, &s, n.as_deref());
                 self.tree.set_cursor(w.s, pair.end());
+                self.went_on().await;
             } else if !self.walk_children(w, pair, &s, n.as_deref(), budget).await? {
                 return Ok(false);
             }
