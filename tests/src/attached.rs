@@ -88,6 +88,8 @@ impl MountedFs {
 
 impl Drop for MountedFs {
     fn drop(&mut self) {
+        // One that a failed test has left frozen would stay so, and hang whoever looks into it.
+        let _ = run(&["fsfreeze", "--unfreeze", &self.dir]);
         let _ = run(&["umount", &self.dir]);
     }
 }

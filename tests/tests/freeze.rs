@@ -163,6 +163,8 @@ fn a_btrfs_needs_no_replay() {
 /// A `cowctl snapshot --freeze` that is held at a step, in a process group of its own.
 struct Halted {
     child: Child,
+    /// The process that thaws.
+    guard: u32,
     stop: PathBuf,
 }
 
@@ -175,13 +177,8 @@ impl Halted {
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let child = command.spawn().unwrap();
         wait_until("it to be at that step", || stop.exists());
-        Self { child, stop }
-    }
-
-    /// The process that thaws.
-    #[track_caller]
-    fn guard(&self) -> u32 {
-        *children(self.child.id()).first().expect("a guard")
+        let guard = *children(child.id()).first().expect("a guard");
+        Self { child, guard, stop }
     }
 
     fn go_on(&self) {
@@ -203,6 +200,11 @@ impl Drop for Halted {
         let _ = fs::remove_file(&self.stop);
         let _ = self.child.kill();
         let _ = self.child.wait();
+        // After a failure it may hold on still.
+        let is_there = |words: Vec<u8>| String::from_utf8_lossy(&words).contains("freeze-guard");
+        if fs::read(format!("/proc/{}/cmdline", self.guard)).is_ok_and(is_there) {
+            kill(&self.guard.to_string());
+        }
     }
 }
 
@@ -269,7 +271,7 @@ fn whoever_dies_it_is_thawed() {
     let one = halted("taken", "vm@b");
     assert!(is_frozen(&fs));
     assert_eq!(label(&place, "vm@b"), "frozen");
-    kill(&one.guard().to_string());
+    kill(&one.guard.to_string());
     thawed();
     one.go_on();
     let output = one.output();
@@ -323,7 +325,7 @@ fn a_freeze_has_a_time_limit() {
 
     // The freeze itself does. Nobody waits for it; when it comes at last it is undone.
     let one = Halted::new(&place, "freezing", &["vm@b", "--freeze-timeout", "1"]);
-    let guard = one.guard();
+    let guard = one.guard;
     wait_until("the snapshot", || place.names().contains(&"vm@b".to_owned()));
     assert_eq!(label(&place, "vm@b"), "freeze_failed");
     one.go_on();
