@@ -190,10 +190,10 @@ fn shutdown_does_not_wait_for_a_client_that_does_not_read() {
         staller.request(cmd::READ, 0, 0, MIB as u32, &[]);
     }
     std::thread::sleep(Duration::from_millis(50));
-    let start = std::time::Instant::now();
+    // A server that waited for it would not come back from here: the client is there until the end.
     rig.server.shutdown();
-    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
     assert_eq!(volume.opens.load(Ordering::SeqCst), 0);
+    drop(staller);
 }
 
 #[test]
