@@ -270,6 +270,8 @@ impl Clients {
         let undos = self.undos.iter().map(|undo| (undo.name.clone(), undo.content));
         for (name, content) in heads.chain(snaps).chain(undos).collect::<Vec<_>>() {
             let opened = self.pool.ask(Op::OpenExport { name: name.clone(), write: false });
+            // While it is open another one may go in its place.
+            self.touched = true;
             let export = match opened {
                 Ok(Reply::Export { export, .. }) => export,
                 Err(Error::NotFound(_)) if name.contains("@undo.") => continue,
