@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 mod admit;
+mod ahead;
 pub mod api;
 mod below;
 mod below_state;

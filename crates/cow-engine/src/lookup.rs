@@ -7,7 +7,7 @@ use crate::task::Cx;
 use cow_extent::Probe;
 use cow_format::entry::Root;
 use cow_format::mapnode::{FANOUT_BITS, MapNode, NodePlace, Slot, span_blocks};
-use cow_format::{FamilyId, Lba, NodeId};
+use cow_format::{FamilyId, FormatError, Lba, NodeId};
 use std::sync::Arc;
 
 /// Where a block is.
@@ -182,6 +182,54 @@ pub(crate) async fn leaf_of(
     }
 }
 
+/// The map node that `slot` points to, if it is in memory.
+pub(crate) fn cached(cx: &Cx, slot: Slot) -> Option<Arc<MapNode>> {
+    let mut core = cx.core();
+    let pool = core.pool().ok()?;
+    let writing = pool.writing_nodes.get(&slot.phys).cloned();
+    writing.or_else(|| pool.cache.get(slot.phys, slot.crc))
+}
+
+fn place_of(
+    cx: &Cx,
+    family: FamilyId,
+    level: u8,
+    index: u64,
+    slot: Slot,
+) -> Result<NodePlace, Error> {
+    let pool_tag = cx.core().pool()?.pool_tag;
+    let Slot { phys, birth, crc } = slot;
+    Ok(NodePlace { pool_tag, family, level, index, phys, birth, crc })
+}
+
+/// Keeps what was read, if that is the map node that `slot` points to.
+pub(crate) fn keep(
+    cx: &Cx,
+    family: FamilyId,
+    level: u8,
+    index: u64,
+    slot: Slot,
+    bytes: &[u8],
+) -> Option<Arc<MapNode>> {
+    let place = place_of(cx, family, level, index, slot).ok()?;
+    insert(cx, &place, bytes).ok()?.ok()
+}
+
+fn insert(
+    cx: &Cx,
+    place: &NodePlace,
+    bytes: &[u8],
+) -> Result<Result<Arc<MapNode>, FormatError>, Error> {
+    let mut core = cx.core();
+    core.stats.map_nodes_read += 1;
+    let pool = core.pool()?;
+    Ok(MapNode::decode(bytes, place).map(|node| {
+        let node = Arc::new(node);
+        pool.cache.insert(place.phys, place.crc, Arc::clone(&node));
+        node
+    }))
+}
+
 /// The map node that `slot` points to: from the cache, else from the device, three tries.
 pub(crate) async fn load(
     cx: &Cx,
@@ -190,39 +238,19 @@ pub(crate) async fn load(
     index: u64,
     slot: Slot,
 ) -> Result<Arc<MapNode>, Error> {
-    let place = {
-        let mut core = cx.core();
-        let pool = core.pool()?;
-        let place = NodePlace {
-            pool_tag: pool.pool_tag,
-            family,
-            level,
-            index,
-            phys: slot.phys,
-            birth: slot.birth,
-            crc: slot.crc,
-        };
-        let writing = pool.writing_nodes.get(&slot.phys).cloned();
-        if let Some(node) = writing.or_else(|| pool.cache.get(slot.phys, slot.crc)) {
-            return Ok(node);
-        }
-        place
-    };
+    if let Some(node) = cached(cx, slot) {
+        return Ok(node);
+    }
+    let place = place_of(cx, family, level, index, slot)?;
     let mut error = None;
     for attempt in 0..3 {
-        let result = cx.read(place.phys, 1, attempt > 0).await;
-        let mut core = cx.core();
-        core.stats.map_nodes_read += 1;
-        match result {
-            Ok(buf) => match MapNode::decode(&buf, &place) {
-                Ok(node) => {
-                    let node = Arc::new(node);
-                    core.pool()?.cache.insert(place.phys, place.crc, Arc::clone(&node));
-                    return Ok(node);
-                }
+        match cx.read(place.phys, 1, attempt > 0).await {
+            Ok(buf) => match insert(cx, &place, &buf)? {
+                Ok(node) => return Ok(node),
                 Err(cause) => error = Some(Error::Corrupt(describe(&place, &cause.to_string()))),
             },
             Err(failure) => {
+                cx.core().stats.map_nodes_read += 1;
                 let offset = place.phys.byte_offset();
                 error = Some(Error::Io { errno: failure.errno, op: "read of a map node", offset });
             }

@@ -8,10 +8,10 @@
 //! go when all below them has gone; how far that has come is part of the line.
 
 use super::Fold;
+use crate::ahead::load_near;
 use crate::error::Error;
 use crate::lookup::load;
 use crate::space::Tier;
-use crate::task::join_all;
 use cow_format::blob::{CELL_LEN, PAYLOAD};
 use cow_format::checkpoint::{Detached, MAX_DETACHED};
 use cow_format::entry::Count;
@@ -22,7 +22,7 @@ use std::future::Future;
 use std::pin::Pin;
 
 /// Map nodes that are read ahead at once.
-const READ_AHEAD: usize = 64;
+const READ_AHEAD: usize = 16;
 /// Pointers that die with a leaf: its blocks, itself, and less than one map node above it.
 const DEATHS: u64 = FANOUT as u64 + 2;
 
@@ -154,6 +154,7 @@ impl Fold {
                 Ok(node) if level == 0 => {
                     pass.leaves -= 1;
                     pass.gone.data += self.let_leaf_go(pass.x, index, &node);
+                    self.went_on().await;
                 }
                 Ok(node) => {
                     if !self.let_children_go(pass, place, &node).await? {
@@ -196,12 +197,10 @@ impl Fold {
             if pass.leaves == 0 {
                 return Ok(false);
             }
-            let ahead = window.iter().take(pass.leaves).map(|place| {
-                let (cx, family, place) = (self.cx.clone(), pass.family, *place);
-                async move { load(&cx, family, place.level, place.index, place.slot).await.ok() }
-            });
+            let ahead = window.iter().take(pass.leaves);
+            let wanted: Vec<_> = ahead.map(|place| (place.index, place.slot)).collect();
             // Held until the window is through, so that the cache cannot lose them.
-            let _held = join_all(ahead).await;
+            let _held = load_near(&self.cx, pass.family, level, &wanted).await;
             for place in window {
                 if !self.let_go(pass, *place).await? {
                     return Ok(false);

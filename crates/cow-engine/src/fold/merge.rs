@@ -5,9 +5,9 @@
 //! unfolded snapshot would lose the snapshot's data.
 
 use super::Fold;
+use crate::ahead::load_near;
 use crate::error::Error;
 use crate::lookup::{load, root_slot};
-use crate::task::join_all;
 use cow_extent::{LeafChange, NodeLayer, merge_leaf};
 use cow_format::entry::{NodeState, Root};
 use cow_format::mapnode::{FANOUT, FANOUT_BITS, MAX_LEVEL, MapNode, Slot, span_blocks};
@@ -225,18 +225,12 @@ impl Fold {
 
     /// Reads the map nodes of several children at once.
     async fn prefetch(&self, m: Merging<'_>, children: &mut [Place]) {
-        let loads = children.iter().map(|child| {
-            let wanted = child.slot.is_mapped() && child.slot_level == child.level;
-            let (cx, place) = (self.cx.clone(), child.clone());
-            async move {
-                if !wanted {
-                    return None;
-                }
-                load(&cx, m.family, place.level, place.index, place.slot).await.ok()
-            }
-        });
-        let loaded: Vec<_> = join_all(loads).await;
-        for (child, node) in children.iter_mut().zip(loaded) {
+        let wants = |child: &Place| child.slot.is_mapped() && child.slot_level == child.level;
+        let Some(level) = children.first().map(|child| child.level) else { return };
+        let wanted = children.iter().filter(|child| wants(child));
+        let wanted: Vec<_> = wanted.map(|child| (child.index, child.slot)).collect();
+        let loaded = load_near(&self.cx, m.family, level, &wanted).await;
+        for (child, node) in children.iter_mut().filter(|child| wants(child)).zip(loaded) {
             child.loaded = node;
         }
     }

@@ -12,10 +12,10 @@
 //! hand for what it writes it waits, and deletes go on.
 
 use super::Fold;
+use crate::ahead::load_near;
 use crate::error::Error;
-use crate::lookup::{load, root_slot};
+use crate::lookup::root_slot;
 use crate::space::Tier;
-use crate::task::join_all;
 use cow_format::entry::Root;
 use cow_format::mapnode::{FANOUT, FANOUT_BITS, MAX_LEVEL, MapNode, Slot};
 use cow_format::{FamilyId, Gen, NodeId, mutant};
@@ -58,6 +58,12 @@ struct Place {
 impl Place {
     fn end(&self) -> u64 {
         (self.index + 1) << (FANOUT_BITS * (u32::from(self.level) + 1))
+    }
+
+    /// Nodes that must be read: index, and what points to it.
+    fn wanted(&self) -> impl Iterator<Item = (u64, Slot)> {
+        let children = self.children.iter().filter(|slot| slot.is_mapped());
+        std::iter::once(&self.z).chain(children).map(|slot| (self.index, *slot))
     }
 
     /// Whether nothing below can be cleared.
@@ -251,12 +257,10 @@ impl Fold {
             }
             let cursor = self.tree.node(t.z).map_or(0, |node| node.entry.cursor);
             let places: Vec<Place> = (first..FANOUT.min(first + window)).map(below).collect();
-            let ahead = places
-                .iter()
-                .filter(|place| place.end() > cursor && !place.rests(t.floor))
-                .map(|place| open(&self.cx, t.family, place));
+            let ahead = places.iter().filter(|place| place.end() > cursor && !place.rests(t.floor));
+            let wanted: Vec<_> = ahead.flat_map(Place::wanted).collect();
             // Held until the window is through, so that the cache cannot lose them.
-            let _held = join_all(ahead).await;
+            let _held = load_near(&self.cx, t.family, place.level - 1, &wanted).await;
             for (at, child) in (first..).zip(places) {
                 let old = child.z;
                 let slot = self.trim(t, child, means).await?;
@@ -293,13 +297,8 @@ impl Fold {
 
 /// The nodes at `place`, of Z and of its children; `None` when one cannot be read.
 async fn open(cx: &crate::task::Cx, family: FamilyId, place: &Place) -> Option<Opened> {
-    let mapped = place.children.iter().filter(|slot| slot.is_mapped());
-    let wanted = std::iter::once(&place.z).chain(mapped);
-    let loads = wanted.map(|slot| {
-        let (cx, level, index, slot) = (cx.clone(), place.level, place.index, *slot);
-        async move { load(&cx, family, level, index, slot).await.ok() }
-    });
-    let mut nodes = join_all(loads).await.into_iter();
+    let wanted: Vec<_> = place.wanted().collect();
+    let mut nodes = load_near(cx, family, place.level, &wanted).await.into_iter();
     let z = nodes.next()??;
     Some(Opened { z, children: nodes.collect::<Option<Vec<_>>>()? })
 }

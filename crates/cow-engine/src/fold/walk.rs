@@ -7,10 +7,10 @@
 //! cursor and what was freed commit in the same checkpoint, so a resumed walk is exact.
 
 use super::Fold;
+use crate::ahead::load_near;
 use crate::error::Error;
 use crate::lookup::{load, root_slot};
 use crate::space::Tier;
-use crate::task::join_all;
 use cow_format::mapnode::{FANOUT, FANOUT_BITS, MapNode, Slot};
 use cow_format::record::Record;
 use cow_format::{FamilyId, Gen, NodeId, mutant};
@@ -19,7 +19,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 /// Pairs that are read ahead at once: what is in flight beside them waits little for them.
-const PREFETCH: usize = 4;
+const PREFETCH: usize = 16;
 
 #[derive(Clone, Copy)]
 struct Walk {
@@ -197,15 +197,12 @@ impl Fold {
             .collect();
         for window in children.chunks(PREFETCH) {
             let cursor = self.tree.node(w.s).map_or(0, |node| node.entry.cursor);
-            let ahead = window
-                .iter()
-                .filter(|pair| pair.end() > cursor && !pair.is_shared(w.above))
-                .map(|pair| {
-                    let (cx, pair) = (self.cx.clone(), *pair);
-                    async move { load_both(&cx, w.family, pair).await }
-                });
+            let ahead =
+                window.iter().filter(|pair| pair.end() > cursor && !pair.is_shared(w.above));
+            let wanted = ahead.flat_map(|pair| [pair.s, pair.n].map(|slot| (pair.index, slot)));
+            let wanted: Vec<_> = wanted.filter(|(_, slot)| slot.is_mapped()).collect();
             // Held until the window is through, so that the cache cannot lose them.
-            let _held = join_all(ahead).await;
+            let _held = load_near(&self.cx, w.family, level, &wanted).await;
             for child in window {
                 if *budget == 0 {
                     return Ok(false);

@@ -26,7 +26,10 @@ impl Pool {
     /// On a plain disk, or on one that is a sparse file to the engine: then it sets blocks aside
     /// for its folds, and gives back what is free.
     pub fn new(sparse: bool) -> Self {
-        let config = Config { sparse, ..small_config(AckMode::Writethrough) };
+        Self::with(Config { sparse, ..small_config(AckMode::Writethrough) })
+    }
+
+    pub fn with(config: Config) -> Self {
         let mut options = PoolOptions::default();
         options.limit_blocks = 4 * options.blocks;
         let mut pool = Self { world: World::new(format(&options), &config, 1), config };
