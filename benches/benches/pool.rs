@@ -11,7 +11,7 @@ use cowstore::{
     CreateOptions, DeleteOptions, Error, OpenOptions, Pool, Request, SnapshotOptions, Volume,
 };
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 use std::{env, fs};
 
@@ -152,6 +152,26 @@ fn percentile(values: &mut [f64], of_hundred: usize) -> f64 {
     values[values.len() * of_hundred / 100]
 }
 
+/// Writes of the same block to random places, all at once.
+fn scatter(volume: &Volume, rng: &mut Rng, content: u64) -> Result<(), Error> {
+    let (sender, answers) = mpsc::channel();
+    for _ in 0..SCATTERED {
+        let mut buf = volume.buffer(BLOCK_SIZE);
+        buf[..BLOCK_SIZE].copy_from_slice(&block(content));
+        let offset = rng.below(AREA_BLOCKS) * BLOCK;
+        let sender = sender.clone();
+        volume.submit(
+            Request::Write { offset, len: BLOCK, data: buf, fua: false },
+            move |result| {
+                // Nobody hears it once another has failed.
+                let _ = sender.send(result);
+            },
+        );
+    }
+    drop(sender);
+    answers.iter().try_for_each(|result| result.map(drop))
+}
+
 /// One side of a pair: snapshots come, and are deleted while somebody writes, or afterwards.
 fn side(
     pool: &Pool,
@@ -160,9 +180,7 @@ fn side(
     deletes: bool,
 ) -> Result<[f64; 4], Error> {
     for index in 0..DELETED {
-        for _ in 0..SCATTERED {
-            volume.write_at(&block(index), rng.below(AREA_BLOCKS) * BLOCK)?;
-        }
+        scatter(volume, rng, index)?;
         pool.snapshot(&[format!("{VOLUME}@{index}")], SnapshotOptions::default())?;
     }
     volume.flush()?;

@@ -11,6 +11,9 @@ use std::sync::Arc;
 
 /// Most blocks of one read: 128 KiB.
 const MAX_RUN: u64 = 32;
+/// Reads in flight at once. What others wait for is behind them in the device, and behind their
+/// nodes when they are there.
+const MAX_READS: usize = 4;
 /// So many blocks that nobody wants are read along with others, rather than begin another read.
 const MAX_GAP: u64 = 4;
 
@@ -25,9 +28,11 @@ pub(crate) async fn load_near(
     let mut missing: Vec<usize> = (0..nodes.len()).filter(|&at| nodes[at].is_none()).collect();
     missing.sort_unstable_by_key(|&at| wanted[at].1.phys);
     let runs = runs(wanted, &missing);
-    let read = join_all(runs.iter().map(|run| read_run(cx, family, level, wanted, run))).await;
-    for (&at, node) in missing.iter().zip(read.into_iter().flatten()) {
-        nodes[at] = node;
+    for runs in runs.chunks(MAX_READS) {
+        let read = join_all(runs.iter().map(|run| read_run(cx, family, level, wanted, run))).await;
+        for (&at, node) in runs.iter().copied().flatten().zip(read.into_iter().flatten()) {
+            nodes[at] = node;
+        }
     }
     nodes
 }

@@ -331,6 +331,12 @@ impl Pool {
         level_for(size_bytes.div_ceil(BLOCK_SIZE as u64).max(1))
     }
 
+    /// Whether what the last checkpoint does not have fills more of the journal than this part.
+    pub(crate) fn journal_use_exceeds(&self, numerator: u64, denominator: u64) -> bool {
+        let used = self.journal.used_since(self.cp.tail);
+        used * denominator > self.journal.capacity() * numerator
+    }
+
     /// Blocks of superblocks, checkpoint areas, journal and bitmap homes.
     pub(crate) fn fixed_blocks(&self) -> u64 {
         let g = &self.sb.geometry;

@@ -217,7 +217,7 @@ impl Engine {
         let Some(pool) = core.pool.as_mut().filter(|pool| !pool.read_only && idle) else {
             return;
         };
-        let journal = pool.journal.used_since(pool.cp.tail) * 3 > pool.journal.capacity();
+        let journal = pool.journal_use_exceeds(1, 3);
         let memory = pool.active.bytes() >= layer_bytes;
         let changed = roots || !pool.active.is_empty() || pool.last_record >= pool.cp.tail.seq;
         let old = (changed || owes) && now_ns.saturating_sub(pool.fold_begun_ns) >= FOLD_AFTER_NS;
@@ -231,6 +231,16 @@ impl Engine {
     /// [`Event::Resume`], or else with the next tick.
     pub fn is_paused(&self) -> bool {
         !self.cx.core().paused.is_empty()
+    }
+
+    /// Whether background work must not rest for the sake of others: a fold can hardly keep up with
+    /// what is written, or somebody waits for what it frees.
+    pub fn is_pressed(&self) -> bool {
+        let core = self.cx.core();
+        !core.space_queue.is_next(None)
+            || core.pool.as_ref().is_some_and(|pool| {
+                pool.journal_use_exceeds(2, 3) || pool.active.bytes() >= core.config.layer_bytes
+            })
     }
 
     /// Whether time matters now: something is buffered, unflushed or unfolded. Otherwise ticks

@@ -55,6 +55,12 @@ impl Machine for Engine {
 }
 
 impl World<Engine> {
+    /// See [`Engine::is_pressed`].
+    #[must_use]
+    pub fn is_pressed(&self) -> bool {
+        self.machine.is_pressed()
+    }
+
     /// See [`Engine::idle_tick_ns`].
     #[must_use]
     pub fn idle_tick_ns(&self) -> Option<u64> {

@@ -4,7 +4,8 @@
 
 mod pool;
 
-use cow_engine::{Op, Reply};
+use cow_engine::{AckMode, Config, Op, Reply};
+use cow_sim::small_config;
 use pool::{MIB, Pool, write};
 
 /// Blocks are written this far apart, each in a leaf of its own.
@@ -13,7 +14,10 @@ const LEAF: u64 = 256;
 const LEAVES: u64 = 40;
 
 fn with_leaves() -> (Pool, cow_engine::ExportId) {
-    let mut pool = Pool::new(false);
+    with_leaves_in(Pool::new(false))
+}
+
+fn with_leaves_in(mut pool: Pool) -> (Pool, cow_engine::ExportId) {
     let export = pool.volume("vol", LEAVES * MIB, &[]);
     for leaf in 0..LEAVES {
         pool.write(export, leaf * LEAF, 1).unwrap();
@@ -65,5 +69,42 @@ fn writes_are_answered_while_a_deleted_snapshot_is_walked() {
     let (pauses, written) = watch(&mut pool, export, Op::WaitReclaim);
     assert!(pauses >= LEAVES, "{pauses} pauses over {LEAVES} leaves");
     assert!(written >= 4, "{written} writes were answered meanwhile");
+    pool.check();
+}
+
+/// A fold that others are given most of the time of must not fall behind what they write.
+#[test]
+fn a_fold_that_can_hardly_keep_up_is_pressed() {
+    let config = Config { layer_bytes: 4 << 10, ..small_config(AckMode::Writethrough) };
+    let (mut pool, export) = with_leaves_in(Pool::with(config));
+    pool.must(Op::Checkpoint);
+    assert!(!pool.world.is_pressed(), "nothing is behind");
+    pool.write(export, 0, 1).unwrap();
+    let fold = pool.world.start_op(Op::Checkpoint);
+    let (mut written, mut answered, mut over) = (0, 0, false);
+    while !pool.world.is_pressed() {
+        assert!(!over, "{written} writes during a fold, and it is not pressed");
+        // All at once: a layer is full long before the fold has gone through its leaves.
+        while written < answered + 64 {
+            pool.world.start_op(write(export, written * 37 % (LEAVES * LEAF), 1));
+            written += 1;
+        }
+        pool.world.pump().unwrap();
+        while let Some((id, result)) = pool.world.take_reply() {
+            result.unwrap();
+            over |= id == fold;
+            answered += 1;
+        }
+    }
+    while answered < written + 1 {
+        pool.world.pump().unwrap();
+        while let Some((_, result)) = pool.world.take_reply() {
+            result.unwrap();
+            answered += 1;
+        }
+    }
+    pool.must(Op::Checkpoint);
+    pool.must(Op::Checkpoint);
+    assert!(!pool.world.is_pressed(), "what was behind is done");
     pool.check();
 }

@@ -81,6 +81,7 @@ mod handle;
 mod identity;
 mod manage;
 mod options;
+mod pace;
 mod pieces;
 mod pool;
 mod queue;

@@ -14,6 +14,7 @@
 use crate::bypass::CacheBypass;
 use crate::completion::{Completion, mark_reactor_thread};
 use crate::error::{Error, closed};
+use crate::pace::Pace;
 use crate::queue::{Queue, Submission};
 use crate::runtime::Registration;
 use cow_engine::{Action, Engine, Event, EventKind, IoFailure, IoId, Op, OpId, PoolEvent, Reply};
@@ -35,6 +36,10 @@ pub(crate) trait Machine {
     fn is_paused(&self) -> bool {
         false
     }
+    /// Whether that must not wait for the sake of others.
+    fn is_pressed(&self) -> bool {
+        false
+    }
     /// How long after the last tick the next one should come while it does not want any.
     fn idle_tick(&self) -> Option<Duration> {
         None
@@ -52,6 +57,10 @@ impl Machine for Engine {
 
     fn is_paused(&self) -> bool {
         Engine::is_paused(self)
+    }
+
+    fn is_pressed(&self) -> bool {
+        Engine::is_pressed(self)
     }
 
     fn idle_tick(&self) -> Option<Duration> {
@@ -150,13 +159,16 @@ struct Reactor<'a, M> {
     last_tick: Instant,
     closing: Option<OpId>,
     closed: bool,
+    pace: Pace,
 }
 
 impl<'a, M: Machine> Reactor<'a, M> {
     fn new(machine: M, desk: &'a mut Desk) -> Self {
         let now = Instant::now();
         let actions = Vec::new();
-        Self { machine, desk, actions, start: now, last_tick: now, closing: None, closed: false }
+        let pace = Pace::default();
+        let (start, last_tick) = (now, now);
+        Self { machine, desk, actions, start, last_tick, closing: None, closed: false, pace }
     }
 
     fn run(&mut self) {
@@ -192,6 +204,7 @@ impl<'a, M: Machine> Reactor<'a, M> {
     fn begin(&mut self, submission: Submission) {
         let Submission { op, completion } = submission;
         let closes = matches!(op, Op::Close);
+        self.pace.hear();
         let id = self.desk.ops.insert(completion);
         if closes {
             self.closing = Some(id);
@@ -206,13 +219,19 @@ impl<'a, M: Machine> Reactor<'a, M> {
     }
 
     /// Everybody who came before has been heard, and what they wait for is on its way: background
-    /// work has its turn.
+    /// work has its turn, unless it rests.
     fn resume(&mut self) {
-        if self.machine.is_paused() {
-            self.machine.step(Event::Resume, &mut self.actions);
-            self.carry_out();
-            self.desk.driver.kick();
+        if !self.machine.is_paused() {
+            return;
         }
+        let begun = Instant::now();
+        if self.pace.rests(begun) && !self.machine.is_pressed() {
+            return;
+        }
+        self.machine.step(Event::Resume, &mut self.actions);
+        self.carry_out();
+        self.desk.driver.kick();
+        self.pace.worked(begun, Instant::now());
     }
 
     /// What comes after a sleep must not be done at the time before it: a snapshot carries it.
