@@ -6,6 +6,15 @@ use std::ops::Range;
 /// Volume and snapshot.
 pub type Target = (String, String);
 
+/// Of which kind a snapshot is, and when it expires.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SnapHow {
+    /// Of kind auto, not user.
+    pub auto: bool,
+    /// Nanoseconds since 1970; 0 for never.
+    pub expiry_ns: u64,
+}
+
 /// An operation of a client. Volumes by name; bytes by token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Cmd {
@@ -66,6 +75,8 @@ pub enum Cmd {
         targets: Vec<Target>,
         /// The property `n` of each.
         tag: u64,
+        /// Of which kind, and for how long.
+        how: SnapHow,
     },
     /// Back to snapshots.
     Rollback {
@@ -113,9 +124,23 @@ pub enum Cmd {
         /// May be smaller.
         shrink: bool,
     },
+    /// Deletes what has expired, and what no rule keeps.
+    Prune {
+        /// The volumes; all if empty.
+        volumes: Vec<String>,
+    },
+    /// Sets or releases a hold.
+    Hold {
+        /// `VOL@SNAP`.
+        name: String,
+        /// Its tag.
+        tag: String,
+        /// Set, or release.
+        set: bool,
+    },
     /// Sets or removes property `key`.
     SetProp {
-        /// `VOL` or `VOL@SNAP`.
+        /// `VOL` or `VOL@SNAP`; empty for the pool.
         name: String,
         /// Which.
         key: String,
@@ -179,7 +204,10 @@ impl Cmd {
             | Self::Flush { volume }
             | Self::Undo { volume, .. }
             | Self::Resize { volume, .. } => vec![volume],
-            Self::Read { name, .. } | Self::SetProp { name, .. } => vec![volume_of(name)],
+            Self::Read { name, .. } | Self::SetProp { name, .. } | Self::Hold { name, .. } => {
+                vec![volume_of(name)]
+            }
+            Self::Prune { volumes } => volumes.iter().map(String::as_str).collect(),
             Self::Create { name, .. } => vec![name],
             Self::Snapshot { targets, .. } | Self::Rollback { targets, .. } => {
                 targets.iter().map(|(volume, _)| volume.as_str()).collect()

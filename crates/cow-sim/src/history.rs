@@ -12,8 +12,11 @@ use crate::oracle::Oracle;
 use crate::rng::{Rng, mix};
 use crate::run::{caught, tail};
 use crate::sim::{Sim, Stop, Tolerance, examine, examine_rot, interrupted};
-use crate::world::Machine;
+use crate::world::{Machine, WALL_START_NS};
 use cow_engine::{Config, Op, Reply};
+
+/// A machine whose clock is suspect lets nothing go by itself for 10 minutes.
+const TRUSTED_NS: u64 = 8 * 60_000_000_000;
 
 /// What a history is like.
 #[derive(Clone, Debug)]
@@ -43,6 +46,8 @@ pub struct HistoryConfig {
     pub compare: bool,
     /// Whether volumes get budgets and reserves, in a pool that is often full.
     pub shares: bool,
+    /// Whether snapshots get limits, rules, holds and times, and prunes are asked for.
+    pub policies: bool,
     /// Whether a write to what the newest checkpoint uses is a fault at once, and not only when a
     /// crash shows it.
     pub watch: bool,
@@ -50,6 +55,17 @@ pub struct HistoryConfig {
     pub faults: Faults,
     /// Which errors are no fault.
     pub tolerance: Tolerance,
+}
+
+impl HistoryConfig {
+    /// With limits, rules, holds and times, and prunes. The clock is ahead of what the pool knows,
+    /// so that nothing goes by itself.
+    #[must_use]
+    pub fn with_policies(mut self) -> Self {
+        self.policies = true;
+        self.engine.wall_ns = WALL_START_NS + 3 * 24 * 3_600_000_000_000;
+        self
+    }
 }
 
 impl Default for HistoryConfig {
@@ -66,6 +82,7 @@ impl Default for HistoryConfig {
             rot: false,
             compare: false,
             shares: false,
+            policies: false,
             watch: false,
             faults: Faults::default(),
             tolerance: Tolerance { io: false, no_space: true },
@@ -88,6 +105,8 @@ pub struct Outcome {
     pub lost: u64,
     /// Commands that were refused for want of space.
     pub refused: u64,
+    /// Snapshots that prunes have deleted.
+    pub pruned: u64,
 }
 
 impl std::iter::Sum for Outcome {
@@ -99,6 +118,7 @@ impl std::iter::Sum for Outcome {
             discarded: sum.discarded + one.discarded,
             lost: sum.lost + one.lost,
             refused: sum.refused + one.refused,
+            pruned: sum.pruned + one.pruned,
         })
     }
 }
@@ -116,6 +136,7 @@ pub fn run_history<M: Machine>(
     let mut outcome = Outcome::default();
     let mut workload = Workload::new(rng.fork(), config.palette);
     workload.set_shares(config.shares);
+    workload.set_policies(config.policies);
     let (mut disk, mut oracle, mut kill) = (disk, Oracle::new(config.engine.ack), false);
     let mut lost = 0;
     for life in 0..config.lives {
@@ -158,6 +179,7 @@ pub fn run_history<M: Machine>(
             }
         }
     }
+    outcome.pruned = oracle.pruned();
     Ok(outcome)
 }
 
@@ -192,6 +214,9 @@ fn live<M: Machine>(
             sim.world.pass(rng.range(1, 3_000) * 1_000_000);
             sim.world.run_until_idle()?;
         }
+        if config.policies && sim.world.now_ns() > TRUSTED_NS {
+            break;
+        }
         if let Some(cmd) = workload.next(&sim.oracle) {
             sim.submit(cmd)?;
         }
@@ -209,6 +234,9 @@ fn live<M: Machine>(
     sim.reconcile()?;
     if rng.one_in(2) {
         space::check_space(sim, rng, config.palette > 0)?;
+        if config.policies {
+            space::check_prune(sim)?;
+        }
     }
     if !config.crashes || rng.one_in(4) {
         match sim.aux(Op::Close)? {

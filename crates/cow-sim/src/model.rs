@@ -2,13 +2,16 @@
 
 mod apply;
 mod content;
+mod policy;
 
 pub use apply::{Kept, Refusal};
 pub use content::Content;
+pub use policy::{FAR_AHEAD_NS, LONG_AGO_NS};
 
+use crate::cmd::SnapHow;
 use crate::rng::mix;
 use cow_format::BLOCK_SIZE;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Snapshots that rollbacks leave behind: how many of a volume are kept.
@@ -26,6 +29,10 @@ pub struct Snap {
     pub content: Content,
     /// Its properties.
     pub props: Props,
+    /// How it was taken; the default for heads, and for what rollbacks replaced.
+    pub how: SnapHow,
+    /// Tags of its holds.
+    pub holds: BTreeSet<String>,
 }
 
 /// A volume with its snapshots.
@@ -35,6 +42,8 @@ pub struct Volume {
     pub head: Snap,
     /// Snapshots that somebody took, by name.
     pub snaps: BTreeMap<String, Snap>,
+    /// Their names in the order in which they were taken, oldest first.
+    pub taken: Vec<String>,
     /// What rollbacks replaced, oldest first, with the names that the engine gave.
     pub undos: Vec<(String, Snap)>,
     /// Rollbacks so far, as far as known.
@@ -46,6 +55,8 @@ pub struct Volume {
 pub struct State {
     /// Volumes by name.
     pub volumes: BTreeMap<String, Volume>,
+    /// Properties of the pool.
+    pub props: Props,
 }
 
 fn text(words: &str) -> u64 {
@@ -56,12 +67,19 @@ impl Snap {
     fn digest(&self, with_props: bool) -> u64 {
         let mut hash = mix(self.size) ^ self.content.digest();
         if with_props {
-            for (key, value) in self.props.iter() {
-                hash = hash.wrapping_add(mix(text(key) ^ text(value).rotate_left(17)));
+            hash ^= digest_props(&self.props);
+            hash ^= mix(self.how.expiry_ns.wrapping_add(u64::from(self.how.auto) << 63));
+            for tag in &self.holds {
+                hash = hash.wrapping_add(text(tag));
             }
         }
         mix(hash)
     }
+}
+
+fn digest_props(props: &Props) -> u64 {
+    let one = |(key, value): (&String, &String)| mix(text(key) ^ text(value).rotate_left(17));
+    props.iter().map(one).fold(0, u64::wrapping_add)
 }
 
 impl Volume {
@@ -70,6 +88,12 @@ impl Volume {
     pub fn snap(&self, name: &str) -> Option<&Snap> {
         let undo = || self.undos.iter().find(|(own, _)| own == name).map(|(_, snap)| snap);
         self.snaps.get(name).or_else(undo)
+    }
+
+    /// Takes a snapshot away.
+    pub(crate) fn remove_snap(&mut self, name: &str) {
+        self.snaps.remove(name);
+        self.taken.retain(|other| other != name);
     }
 
     /// Names of all snapshots.
@@ -87,6 +111,9 @@ impl Volume {
         let mut hash = self.head.digest(true);
         for (name, snap) in &self.snaps {
             hash = mix(hash ^ text(name) ^ snap.digest(true).rotate_left(9));
+        }
+        for name in &self.taken {
+            hash = mix(hash ^ text(name));
         }
         for (_, snap) in self.kept_undos() {
             hash = mix(hash ^ snap.digest(false).rotate_left(23));
@@ -107,6 +134,9 @@ impl Volume {
                 return Some(format!("@{name}: {text}"));
             }
         }
+        if self.taken != other.taken {
+            return Some(format!("took {:?}, not {:?}", self.taken, other.taken));
+        }
         let (own, others) = (self.kept_undos(), other.kept_undos());
         if own.len() != others.len() {
             return Some(format!("has {} undo snapshots, not {}", own.len(), others.len()));
@@ -125,8 +155,15 @@ impl Snap {
         if let Some((lba, own, others)) = self.content.first_difference(&other.content) {
             return Some(format!("block {lba} holds {own:?}, not {others:?}"));
         }
-        (with_props && self.props != other.props)
-            .then(|| format!("has properties {:?}, not {:?}", self.props, other.props))
+        if !with_props {
+            return None;
+        }
+        if self.props != other.props {
+            return Some(format!("has properties {:?}, not {:?}", self.props, other.props));
+        }
+        let marks = |snap: &Self| (snap.how, snap.holds.clone());
+        (marks(self) != marks(other))
+            .then(|| format!("is {:?}, not {:?}", marks(self), marks(other)))
     }
 }
 
@@ -134,7 +171,9 @@ impl State {
     /// A word that stands for all of it.
     #[must_use]
     pub fn digest(&self) -> u64 {
-        self.volumes.iter().fold(0, |hash, (name, volume)| mix(hash ^ text(name)) ^ volume.digest())
+        let one =
+            |hash, (name, volume): (&String, &Volume)| mix(hash ^ text(name)) ^ volume.digest();
+        self.volumes.iter().fold(mix(digest_props(&self.props)), one)
     }
 
     /// The first difference, in words: how this state is and the other is not.
@@ -143,6 +182,9 @@ impl State {
         let names = |state: &Self| state.volumes.keys().cloned().collect::<Vec<_>>();
         if names(self) != names(other) {
             return Some(format!("volumes {:?}, not {:?}", names(self), names(other)));
+        }
+        if self.props != other.props {
+            return Some(format!("the pool has {:?}, not {:?}", self.props, other.props));
         }
         self.volumes.iter().find_map(|(name, volume)| {
             Some(format!("{name}: {}", volume.difference(&other.volumes[name])?))
@@ -165,7 +207,7 @@ impl State {
         for name in snaps {
             let Some((volume, snap)) = name.split_once('@') else { continue };
             if let Some(volume) = left.volumes.get_mut(volume) {
-                volume.snaps.remove(snap);
+                volume.remove_snap(snap);
             }
         }
         left

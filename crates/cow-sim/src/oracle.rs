@@ -84,6 +84,7 @@ pub struct Oracle {
     ambiguous: bool,
     ack: AckMode,
     tickets: Vec<ReadTicket>,
+    pruned: u64,
 }
 
 impl Oracle {
@@ -110,6 +111,12 @@ impl Oracle {
     #[must_use]
     pub fn clock(&self) -> u64 {
         self.clock
+    }
+
+    /// Snapshots that prunes have deleted, as acknowledged.
+    #[must_use]
+    pub fn pruned(&self) -> u64 {
+        self.pruned
     }
 
     /// Operations that no durable state covers yet.
@@ -181,6 +188,15 @@ impl Oracle {
         }
         let kept = entry.kept.clone().map_or(Kept::Guess(0), Kept::Known);
         let cmd = entry.cmd.clone();
+        if let (Cmd::Prune { volumes }, Reply::Deleted(size), false) = (&cmd, reply, self.ambiguous)
+        {
+            let (mut names, should) = (size.names.clone(), self.live.pruned(volumes));
+            names.sort();
+            if names != should {
+                return Err(format!("{cmd:?} deleted {names:?}, but should {should:?}"));
+            }
+            self.pruned += names.len() as u64;
+        }
         if let Err(refusal) = self.live.apply(&cmd, &kept)
             && !self.ambiguous
         {

@@ -1,6 +1,6 @@
 //! Short scripts, each about one thing.
 
-use crate::cmd::{Cmd, Target};
+use crate::cmd::{Cmd, SnapHow, Target};
 use crate::explore::Script;
 
 const BLOCK: u64 = 4096;
@@ -41,7 +41,7 @@ fn targets(names: &[&str]) -> Vec<Target> {
 /// Snapshots `VOL@SNAP` at one instant.
 #[must_use]
 pub fn snapshot(names: &[&str]) -> Cmd {
-    Cmd::Snapshot { targets: targets(names), tag: 7 }
+    Cmd::Snapshot { targets: targets(names), tag: 7, how: SnapHow::default() }
 }
 
 /// Rolls back to `VOL@SNAP`, of several volumes at once.

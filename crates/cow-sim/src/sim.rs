@@ -301,14 +301,20 @@ impl<M: Machine> Sim<M> {
         let names: Vec<String> = match cmd {
             Cmd::Delete { names, .. } => names.clone(),
             Cmd::Undo { volume, .. } => vec![volume.clone()],
+            Cmd::Prune { volumes } if volumes.is_empty() => {
+                self.oracle.live().volumes.keys().cloned().collect()
+            }
+            Cmd::Prune { volumes } => volumes.clone(),
             Cmd::Rollback { targets, .. } => {
                 targets.iter().map(|(volume, _)| volume.clone()).collect()
             }
             _ => return Ok(()),
         };
-        let deletes = matches!(cmd, Cmd::Delete { .. });
-        let force =
-            matches!(cmd, Cmd::Undo { force: true, .. } | Cmd::Rollback { force: true, .. });
+        let deletes = matches!(cmd, Cmd::Delete { .. } | Cmd::Prune { .. });
+        let force = matches!(
+            cmd,
+            Cmd::Undo { force: true, .. } | Cmd::Rollback { force: true, .. } | Cmd::Prune { .. }
+        );
         let inside = |export: &str, name: &str| {
             // Undo snapshots that a client reads are not thinned out by a rollback: nobody reads.
             let below = if deletes { "@" } else { "@undo." };

@@ -125,6 +125,16 @@ fn share_histories() {
     assert!(all.refused > 0, "no pool was ever full");
 }
 
+/// Limits, rules, holds and times of snapshots, and prunes: what goes is what the model lets go, and
+/// frees what is said. In every other run the machine dies, perhaps in the middle of a prune.
+#[test]
+fn policy_histories() {
+    let all = histories_of("policy_histories", 100, |seed| {
+        HistoryConfig { compare: seed % 3 == 0, ..config(seed, seed % 2 == 1) }.with_policies()
+    });
+    assert!(all.pruned > 200, "only {} snapshots were pruned", all.pruned);
+}
+
 /// Reads that give an older version or a flipped bit, and are right when repeated.
 #[test]
 fn misread_histories() {

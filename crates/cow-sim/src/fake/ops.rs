@@ -2,7 +2,7 @@
 
 use super::log::Record;
 use super::{Fake, HALF_A_GROUP, LEAKS_INTO_SNAPSHOT, LOSES_A_WRITE, STALE_READ};
-use crate::cmd::{Cmd, Target};
+use crate::cmd::{Cmd, SnapHow, Target};
 use crate::model::{Kept, Refusal};
 use crate::value::blocks_of;
 use cow_engine::{
@@ -25,7 +25,7 @@ fn refused(refusal: Refusal) -> Error {
     match refusal {
         Refusal::NotFound => Error::NotFound(text()),
         Refusal::Exists => Error::Exists(text()),
-        Refusal::Conflict | Refusal::WouldLose => Error::Busy(text()),
+        Refusal::Conflict | Refusal::Limit | Refusal::WouldLose => Error::Busy(text()),
     }
 }
 
@@ -187,7 +187,9 @@ impl<const BUG: u8> Fake<BUG> {
         for (name, volume) in &self.state.volumes {
             nodes.push(info(name.clone(), NodeKind::Head, &volume.head));
             for (snap, node) in &volume.snaps {
-                nodes.push(info(format!("{name}@{snap}"), NodeKind::User, node));
+                let age = volume.taken.iter().position(|other| other == snap).unwrap_or_default();
+                let node = info(format!("{name}@{snap}"), NodeKind::User, node);
+                nodes.push(NodeInfo { node: NodeId(age as u64 + 1), ..node });
             }
             for (snap, node) in &volume.undos {
                 nodes.push(info(format!("{name}@{snap}"), NodeKind::Undo, node));
@@ -207,9 +209,12 @@ impl<const BUG: u8> Fake<BUG> {
             return actions.push(Action::Reply { id, result: Err(refused(refusal)) });
         }
         let parts = match &cmd {
-            Cmd::Snapshot { targets, tag } if BUG == HALF_A_GROUP => {
-                let one = |target: &Target| vec![target.clone()];
-                targets.iter().map(|t| Cmd::Snapshot { targets: one(t), tag: *tag }).collect()
+            Cmd::Snapshot { targets, tag, how } if BUG == HALF_A_GROUP => {
+                let one = |target: &Target| {
+                    let targets = vec![target.clone()];
+                    Cmd::Snapshot { targets, tag: *tag, how: *how }
+                };
+                targets.iter().map(one).collect()
             }
             _ => vec![cmd.clone()],
         };
@@ -262,7 +267,7 @@ fn command(op: Op) -> Option<Cmd> {
         }
         Op::Snapshot { targets, options } => {
             let tag = options.props.first()?.1.parse().ok()?;
-            Cmd::Snapshot { targets: pairs(targets), tag }
+            Cmd::Snapshot { targets: pairs(targets), tag, how: SnapHow::default() }
         }
         Op::Rollback { targets, discard_current, force, .. } => {
             Cmd::Rollback { targets: pairs(targets), discard_current, force }

@@ -58,6 +58,37 @@ pub(super) fn check_space<M: Machine>(
     Ok(())
 }
 
+/// A preview of a prune names what the model says and how much that frees; and then it is freed.
+pub(super) fn check_prune<M: Machine>(sim: &mut Sim<M>) -> Result<(), Stop> {
+    rest(sim)?;
+    let state = sim.oracle.live();
+    let set = state.pruned(&[]);
+    let Some(expected) = state.distinct_bytes() else { return Ok(()) };
+    let left = state.without(&set).distinct_bytes();
+    let freed = left.map_or(0, |left| expected - left);
+    let preview = match sim.aux(Op::Prune { volumes: Vec::new(), dry_run: true })? {
+        Ok(Reply::Deleted(size)) => size,
+        other => return Err(Stop::Bug(format!("the preview of a prune: {other:?}"))),
+    };
+    let mut names = preview.names.clone();
+    names.sort();
+    // What clients have open, who were told nothing, stays.
+    if names.iter().any(|name| !set.contains(name)) {
+        return Err(Stop::Bug(format!("a prune would delete {names:?}, not {set:?}")));
+    }
+    if names == set && (!preview.exact || preview.data_bytes != freed) {
+        return Err(Stop::Bug(format!("a prune of {set:?} frees {freed}, not {preview:?}")));
+    }
+    let before = info(sim)?.data_bytes;
+    sim.run(Cmd::Prune { volumes: Vec::new() })?;
+    rest(sim)?;
+    let after = info(sim)?.data_bytes;
+    if before - after != freed {
+        return Err(Stop::Bug(format!("pruning {set:?} freed {}, not {freed}", before - after)));
+    }
+    Ok(())
+}
+
 /// Waits until reclaim and trim have come to rest.
 fn rest<M: Machine>(sim: &mut Sim<M>) -> Result<(), Stop> {
     for cmd in [Cmd::Checkpoint, Cmd::WaitReclaim, Cmd::Checkpoint] {
@@ -86,7 +117,7 @@ fn random_set(state: &State, rng: &mut Rng) -> Vec<String> {
     let mut set = Vec::new();
     for (name, volume) in &state.volumes {
         for snap in volume.snaps.keys() {
-            if rng.one_in(one_in) {
+            if rng.one_in(one_in) && volume.snaps[snap].holds.is_empty() {
                 set.push(format!("{name}@{snap}"));
             }
         }
@@ -102,7 +133,8 @@ fn has_branches(state: &State) -> bool {
         .volumes
         .iter()
         .map(|(name, volume)| {
-            let alone = State { volumes: [(name.clone(), volume.clone())].into() };
+            let volumes = [(name.clone(), volume.clone())].into();
+            let alone = State { volumes, ..State::default() };
             alone.distinct_bytes()
         })
         .sum();

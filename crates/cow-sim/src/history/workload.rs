@@ -1,10 +1,12 @@
 //! What random clients ask next.
 
-use crate::cmd::{Cmd, Target};
+use crate::cmd::{Cmd, SnapHow, Target};
 use crate::oracle::Oracle;
 use crate::rng::Rng;
 use crate::value::blocks_of;
 use std::collections::BTreeSet;
+
+mod policy;
 
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
@@ -31,6 +33,7 @@ pub struct Workload {
     names: u64,
     branched: bool,
     shares: bool,
+    policies: bool,
     written: BTreeSet<u64>,
 }
 
@@ -45,6 +48,7 @@ impl Workload {
             names: 0,
             branched: false,
             shares: false,
+            policies: false,
             written: BTreeSet::new(),
         }
     }
@@ -52,6 +56,11 @@ impl Workload {
     /// Whether volumes get budgets and reserves, and enough is written to fill a pool.
     pub fn set_shares(&mut self, on: bool) {
         self.shares = on;
+    }
+
+    /// Whether snapshots get limits, rules, holds and times, and prunes are asked for.
+    pub fn set_policies(&mut self, on: bool) {
+        self.policies = on;
     }
 
     /// What a write of `blocks` blocks is made from.
@@ -93,6 +102,10 @@ impl Workload {
         {
             return Some(cmd);
         }
+        if self.policies && self.rng.one_in(3) {
+            let cmd = policy::next(self, oracle, &volumes, &volume);
+            return cmd.filter(|cmd| !oracle.in_flight_conflict(cmd));
+        }
         let cmd = match self.rng.below(100) {
             0..36 => self.write(oracle, &volume),
             36..46 => self.zero(oracle, &volume),
@@ -115,6 +128,12 @@ impl Workload {
         let snaps = oracle.live().volumes.get(cmd.volumes().first().copied().unwrap_or_default());
         if matches!(cmd, Cmd::Snapshot { .. })
             && snaps.is_some_and(|volume| volume.snaps.len() >= MOST_SNAPS)
+        {
+            return None;
+        }
+        // Whether a prune finds a snapshot open would depend on who was first.
+        if matches!(&cmd, Cmd::Read { name, .. } if name.contains('@'))
+            && oracle.in_flight().any(|other| matches!(other, Cmd::Prune { .. }))
         {
             return None;
         }
@@ -218,7 +237,7 @@ impl Workload {
         let name = self.name("s");
         let named = |volume: String| -> Target { (volume, name.clone()) };
         let targets = self.two(volumes, volume).into_iter().map(named).collect();
-        Cmd::Snapshot { targets, tag: self.rng.below(1000) }
+        Cmd::Snapshot { targets, tag: self.rng.below(1000), how: SnapHow::default() }
     }
 
     fn rollback(&mut self, oracle: &Oracle, volumes: &[String], volume: &str) -> Option<Cmd> {
@@ -317,7 +336,10 @@ impl Workload {
             0 => Cmd::Delete { names: vec![format!("{volume}@{missing}")], recursive: true },
             1 => Cmd::Clone { source: (volume.to_owned(), missing), name: "x".to_owned() },
             2 => Cmd::Create { name: volume.to_owned(), size: MIB },
-            _ => Cmd::Snapshot { targets: vec![(missing, "s".to_owned())], tag: 0 },
+            _ => {
+                let targets = vec![(missing, "s".to_owned())];
+                Cmd::Snapshot { targets, tag: 0, how: SnapHow::default() }
+            }
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What each operation does to the state.
 
 use super::{Props, Snap, State, UNDO_KEPT, Volume};
-use crate::cmd::{Cmd, Target};
+use crate::cmd::{Cmd, SnapHow, Target};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -16,6 +16,8 @@ pub enum Refusal {
     Conflict,
     /// A rollback that keeps nothing would lose what the head holds.
     WouldLose,
+    /// More snapshots than the property `limit` of a volume or a group allows.
+    Limit,
 }
 
 /// For each target of a rollback: whether what it replaced was kept, and its name if known.
@@ -83,7 +85,7 @@ impl State {
                 let head = Snap { size: *size, ..Snap::default() };
                 self.add(name, Volume { head, ..Volume::default() })?;
             }
-            Cmd::Snapshot { targets, tag } => self.snapshot(targets, *tag)?,
+            Cmd::Snapshot { targets, tag, how } => self.snapshot(targets, *tag, *how)?,
             Cmd::Rollback { targets, discard_current, .. } => {
                 self.rollback(targets, *discard_current, kept)?;
             }
@@ -95,7 +97,7 @@ impl State {
             Cmd::Clone { source, name } => {
                 let from = self.volumes.get(&source.0).ok_or(Refusal::NotFound)?;
                 let snap = from.snap(&source.1).ok_or(Refusal::NotFound)?;
-                let head = Snap { props: Props::default(), ..snap.clone() };
+                let head = Snap { props: Props::default(), ..snap.bare() };
                 self.add(name, Volume { head, ..Volume::default() })?;
             }
             Cmd::Delete { names, recursive } => self.delete(names, *recursive)?,
@@ -111,8 +113,21 @@ impl State {
                 }
                 head.size = *size;
             }
+            Cmd::Prune { volumes } => self.prune(volumes)?,
+            Cmd::Hold { name, tag, set } => {
+                let holds = &mut self.node_mut(name)?.holds;
+                match set {
+                    true if !holds.insert(tag.clone()) => return Err(Refusal::Exists),
+                    false if !holds.remove(tag) => return Err(Refusal::NotFound),
+                    _ => {}
+                }
+            }
             Cmd::SetProp { name, key, value } => {
-                let props = Arc::make_mut(&mut self.node_mut(name)?.props);
+                let props = match name.as_str() {
+                    "" => &mut self.props,
+                    _ => &mut self.node_mut(name)?.props,
+                };
+                let props = Arc::make_mut(props);
                 match value {
                     Some(value) => props.insert(key.clone(), value.clone()),
                     None => props.remove(key),
@@ -146,17 +161,21 @@ impl State {
         Ok(())
     }
 
-    fn snapshot(&mut self, targets: &[Target], tag: u64) -> Applied {
+    fn snapshot(&mut self, targets: &[Target], tag: u64, how: SnapHow) -> Applied {
         for (volume, name) in targets {
             let volume = self.volumes.get(volume).ok_or(Refusal::NotFound)?;
             if volume.snap(name).is_some() {
                 return Err(Refusal::Exists);
             }
         }
+        if !how.auto {
+            self.check_limits(targets)?;
+        }
         for (volume, name) in targets {
             let volume = self.volumes.get_mut(volume).ok_or(Refusal::NotFound)?;
-            let snap = Snap { props: tagged(tag), ..volume.head.clone() };
+            let snap = Snap { props: tagged(tag), how, ..volume.head.clone() };
             volume.snaps.insert(name.clone(), snap);
+            volume.taken.push(name.clone());
         }
         Ok(())
     }
@@ -171,7 +190,7 @@ impl State {
         }
         for (index, (volume, name)) in targets.iter().enumerate() {
             let volume = self.volumes.get_mut(volume).ok_or(Refusal::NotFound)?;
-            let snap = volume.snap(name).ok_or(Refusal::NotFound)?.clone();
+            let snap = volume.snap(name).ok_or(Refusal::NotFound)?.bare();
             let old = std::mem::replace(&mut volume.head, snap);
             volume.head.props = old.props.clone();
             volume.rollbacks += 1;
@@ -200,6 +219,12 @@ impl State {
                 None if !recursive && volume.snap_names().next().is_some() => {
                     return Err(Refusal::Conflict);
                 }
+                None if volume.snaps.values().any(|snap| !snap.holds.is_empty()) => {
+                    return Err(Refusal::Conflict);
+                }
+                Some(snap) if volume.snap(snap).is_some_and(|snap| !snap.holds.is_empty()) => {
+                    return Err(Refusal::Conflict);
+                }
                 _ => {}
             }
         }
@@ -208,7 +233,7 @@ impl State {
                 (volume, None) => drop(self.volumes.remove(volume)),
                 (volume, Some(snap)) => {
                     if let Some(volume) = self.volumes.get_mut(volume) {
-                        volume.snaps.remove(snap);
+                        volume.remove_snap(snap);
                         volume.undos.retain(|(name, _)| name != snap);
                     }
                 }
@@ -232,7 +257,15 @@ impl State {
         }
         let moved = volume.snaps.remove(snap).ok_or(Refusal::NotFound)?;
         volume.snaps.insert(to.to_owned(), moved);
+        volume.taken.iter_mut().filter(|own| *own == snap).for_each(|own| *own = to.to_owned());
         Ok(())
+    }
+}
+
+impl Snap {
+    /// Its content, as the begin of something new.
+    fn bare(&self) -> Self {
+        Self { how: SnapHow::default(), holds: Default::default(), ..self.clone() }
     }
 }
 

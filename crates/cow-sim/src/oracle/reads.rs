@@ -63,7 +63,10 @@ impl Oracle {
                 continue;
             }
             ticket.void |= match cmd {
-                Cmd::Snapshot { .. } | Cmd::Clone { .. } | Cmd::SetProp { .. } => false,
+                Cmd::Snapshot { .. }
+                | Cmd::Clone { .. }
+                | Cmd::SetProp { .. }
+                | Cmd::Hold { .. } => false,
                 _ => cmd.is_verb(),
             };
             if cmd.changed_blocks().is_none() || snap.is_some() || ticket.void {

@@ -4,6 +4,7 @@ use crate::cmd::Cmd;
 use crate::model::Content;
 use cow_engine::{Error, ExportId, Op, Reply, SnapOptions, SnapTarget};
 use cow_format::Buf;
+use cow_format::entry::NodeKind;
 
 /// The bytes that a read gave.
 pub(super) fn bytes_of<'a>(
@@ -40,9 +41,11 @@ pub(super) fn op_of(cmd: &Cmd, export: ExportId) -> Op {
         Cmd::Checkpoint => Op::Checkpoint,
         Cmd::WaitReclaim => Op::WaitReclaim,
         Cmd::Create { name, size } => Op::create_volume(name, size, Vec::new()),
-        Cmd::Snapshot { targets, tag } => Op::Snapshot {
+        Cmd::Snapshot { targets, tag, how } => Op::Snapshot {
             targets: targets.iter().map(target).collect(),
             options: SnapOptions {
+                kind: if how.auto { NodeKind::Auto } else { NodeKind::User },
+                expiry_ns: how.expiry_ns,
                 props: vec![("n".to_owned(), tag.to_string())],
                 ..SnapOptions::default()
             },
@@ -56,6 +59,8 @@ pub(super) fn op_of(cmd: &Cmd, export: ExportId) -> Op {
             Op::Clone { source: target(&source), name, props: Vec::new() }
         }
         Cmd::Delete { names, recursive } => Op::Delete { names, recursive, dry_run: false },
+        Cmd::Prune { volumes } => Op::Prune { volumes, dry_run: false },
+        Cmd::Hold { name, tag, set } => Op::Hold { name, tag, set },
         Cmd::Rename { name, to } => Op::Rename { name, to },
         Cmd::Resize { volume, size, shrink } => Op::Resize { volume, size_bytes: size, shrink },
         Cmd::SetProp { name, key, value } => Op::SetProps { name, changes: vec![(key, value)] },

@@ -1,5 +1,6 @@
 //! Reads back all that clients can see.
 
+use crate::cmd::SnapHow;
 use crate::model::{Content, Snap, State, Volume};
 use crate::rng::mix;
 use crate::sim::roots::check_root;
@@ -50,13 +51,50 @@ pub(super) fn observe_written<M: Machine>(
         let (volume, name) = node.name.split_once('@').unwrap_or_default();
         let home = state.volumes.get_mut(volume);
         let home = home.ok_or_else(|| format!("{} has no volume", node.name))?;
+        home.taken.extend((node.kind != NodeKind::Undo).then(|| name.to_owned()));
         if node.kind == NodeKind::Undo {
             home.undos.push((name.to_owned(), snap));
         } else if home.snaps.insert(name.to_owned(), snap).is_some() {
             return Err(format!("{} is listed twice", node.name));
         }
     }
+    let id_of = |volume: &str, snap: &str| {
+        let own = format!("{volume}@{snap}");
+        nodes.iter().find(|node| node.name == own).map(|node| node.node)
+    };
+    for (name, volume) in &mut state.volumes {
+        volume.taken.sort_by_key(|snap| id_of(name, snap));
+    }
+    // A machine without policies has none.
+    if let Ok(Reply::Props { props, .. }) = world.run_op(Op::GetProps { name: String::new() })? {
+        state.props = Arc::new(props.into_iter().collect());
+    }
     Ok(state)
+}
+
+/// How a snapshot is marked. An undo snapshot is not compared in this, and a head has nothing.
+fn marks<M: Machine>(
+    world: &mut World<M>,
+    node: &NodeInfo,
+) -> Result<(SnapHow, BTreeSet<String>), String> {
+    let mut holds = Vec::new();
+    if node.holds > 0 {
+        let reply = ask(world, Op::GetProps { name: node.name.clone() })?;
+        let Reply::Props { holds: tags, .. } = reply else {
+            return Err(format!("answered {reply:?}"));
+        };
+        holds = tags;
+    }
+    if holds.len() != node.holds as usize {
+        return Err(format!("has {holds:?}, but {} holds in the list", node.holds));
+    }
+    let how = match node.kind {
+        NodeKind::User | NodeKind::Auto => {
+            SnapHow { auto: node.kind == NodeKind::Auto, expiry_ns: node.expiry_ns }
+        }
+        _ => SnapHow::default(),
+    };
+    Ok((how, holds.into_iter().collect()))
 }
 
 fn ask<M: Machine>(world: &mut World<M>, op: Op) -> Result<Reply, String> {
@@ -108,7 +146,8 @@ fn read_node<M: Machine>(
     if mix(world.now_ns() ^ size).is_multiple_of(3) {
         check_root(world, &node.name, size, &content)?;
     }
-    Ok(Snap { size, content, props: Arc::new(node.props.iter().cloned().collect()) })
+    let (how, holds) = marks(world, node)?;
+    Ok(Snap { size, content, props: Arc::new(node.props.iter().cloned().collect()), how, holds })
 }
 
 fn read<M: Machine>(

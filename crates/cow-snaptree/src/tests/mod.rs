@@ -5,6 +5,7 @@ mod damage;
 mod free_up;
 mod groups;
 mod oracle;
+mod policies;
 mod retention;
 mod setsize;
 mod sim;

@@ -5,7 +5,7 @@ use super::sim::{MAX_LEVEL, Sim, span};
 use super::trees::Pointers;
 use crate::node::UNKNOWN;
 use crate::row::{add, unit};
-use crate::{SnapOptions, Tree};
+use crate::{POOL_NODE, Tree};
 use cow_format::BLOCK_SIZE;
 use cow_format::entry::{Count, NodeState};
 use cow_format::{Gen, NodeId};
@@ -122,6 +122,10 @@ pub(crate) fn assert_same(sim: &Sim, a: &Tree, b: &Tree) {
         let mut nodes: Vec<_> = tree.iter().cloned().collect();
         // Known or not depends on which rows were loaded when.
         for node in &mut nodes {
+            // What was not read yet may have one.
+            let has = node.props().is_some_and(crate::props::has_policy);
+            assert!(node.entry.policy || !has, "a policy of {} is not looked for", node.entry.id);
+            node.entry.policy = has;
             node.entry.unique = UNKNOWN;
             node.trim_left = 0;
             node.row_changes = 0;
@@ -203,11 +207,7 @@ pub(crate) fn act(sim: &mut Sim, step: u64) {
             let size = 2 * blocks * BLOCK_SIZE as u64;
             sim.run(|tree| tree.plan_resize(&volume, size, false)).unwrap();
         }
-        (48..60, _) => {
-            let options = SnapOptions::default();
-            let name = format!("s{step}");
-            sim.run(|tree| tree.plan_snapshot(&[(&volume, &name)], &options, step)).unwrap();
-        }
+        (48..60, _) => super::policies::snapshot(sim, &volume, step),
         (60..66, Some(snap)) if volumes.len() < 4 => {
             let (v, s) = split(&snap);
             let name = format!("c{step}");
@@ -233,9 +233,13 @@ pub(crate) fn act(sim: &mut Sim, step: u64) {
             let name = snap.filter(|_| step.is_multiple_of(2)).unwrap_or(volume);
             sim.run(|tree| tree.plan_set_props(&name, &[("k".into(), value.clone())])).unwrap();
         }
-        (91..93, Some(snap)) => {
-            sim.run(|tree| tree.plan_rename(&snap, &format!("r{step}"))).unwrap();
+        (91, Some(snap)) => {
+            // An undo snapshot that gets a name of its own counts.
+            let renamed = sim.run(|tree| tree.plan_rename(&snap, &format!("r{step}")));
+            assert!(matches!(renamed, Ok(_) | Err(crate::TreeError::Limit(_))), "{renamed:?}");
         }
+        (92..94, _) => super::policies::set(sim, &volume),
+        (94..96, _) => super::policies::prune(sim, step),
         _ => fold_step(sim),
     }
 }
@@ -273,14 +277,20 @@ fn check_empty(sim: &mut Sim) {
     let volumes: Vec<String> = sim.tree.volumes().map(|(_, v)| v.name.clone()).collect();
     let names: Vec<&str> = volumes.iter().map(String::as_str).collect();
     sim.run(|tree| tree.plan_delete(&names, true)).unwrap();
+    // What the pool itself has been told goes, and its node stays.
+    let has_pool = sim.tree.node(POOL_NODE).is_some();
+    if has_pool {
+        sim.run(|tree| tree.plan_set_props("", &[("limit:g".into(), None)])).unwrap();
+    }
     sim.quiesce(false);
     assert!(sim.alloc.is_empty(), "blocks left at the end");
-    assert_eq!(sim.tree.iter().count(), 0);
+    assert_eq!(sim.tree.iter().count(), usize::from(has_pool));
     assert_eq!(sim.tree.counts(), crate::TreeCounts::default());
     sim.fold_start();
     sim.fold_end();
-    assert!(sim.blobs.is_empty(), "blobs left at the end");
-    assert!(sim.pages.values().all(|page| page.iter().all(|&byte| byte == 0)), "entries left");
+    assert!(sim.blobs.is_empty(), "blobs left at the end: {:?}", sim.blobs);
+    let left = sim.pages.values().filter(|page| page.iter().any(|&byte| byte != 0)).count();
+    assert!(left <= usize::from(has_pool), "entries left");
 }
 
 fn history(seed: u64, met: &mut Met) {
@@ -293,6 +303,7 @@ fn history(seed: u64, met: &mut Met) {
             check_sizes(&sim, at_rest, met);
         }
     }
+    met.pruned += sim.pruned;
     check_empty(&mut sim);
 }
 
@@ -309,13 +320,16 @@ fn histories(seeds: std::ops::Range<u64>) {
                 met.sizes += one.sizes;
                 met.inexact += one.inexact;
                 met.below_truth += one.below_truth;
+                met.pruned += one.pruned;
             }
             Err(_) => panic!("seed {seed}"),
         }
     }
     println!("sizes {} inexact {} below truth {}", met.sizes, met.inexact, met.below_truth);
+    println!("pruned {}", met.pruned);
     // The bounds are worth nothing if they never differ, or never matter.
     assert!(met.sizes > 0 && met.inexact * 2 < met.sizes);
+    assert!(met.pruned > 200, "only {} snapshots were pruned", met.pruned);
     assert!(met.below_truth > 0, "no history hid blocks behind a branch point");
 }
 

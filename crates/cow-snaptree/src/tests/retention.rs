@@ -8,7 +8,7 @@ use cow_format::entry::NodeKind;
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 
-const HOUR: u64 = 3_600_000_000_000;
+pub(super) const HOUR: u64 = 3_600_000_000_000;
 const DAY: u64 = 24 * HOUR;
 /// Monday, 3 January 2000, 00:00 UTC.
 const MONDAY: u64 = 10_959 * DAY;
@@ -67,7 +67,7 @@ fn a_clock_that_was_wrong_makes_none_the_newest() {
 }
 
 /// What the rules say, one snapshot at a time.
-fn should_be_kept(rules: &[(usize, usize)], created: &[u64], at: usize) -> bool {
+pub(super) fn should_be_kept(rules: &[(usize, usize)], created: &[u64], at: usize) -> bool {
     rules.iter().any(|&(rule, count)| {
         let newer = &created[at + 1..];
         if rule == 0 {
@@ -100,7 +100,7 @@ fn should_be_kept(rules: &[(usize, usize)], created: &[u64], at: usize) -> bool 
     })
 }
 
-fn text_of(rules: &[(usize, usize)]) -> String {
+pub(super) fn text_of(rules: &[(usize, usize)]) -> String {
     let rules: Vec<String> =
         rules.iter().map(|(rule, count)| format!("{}={count}", NAMES[*rule])).collect();
     rules.join(",")

@@ -29,6 +29,7 @@ pub(crate) struct Met {
     pub sizes: u64,
     pub inexact: u64,
     pub below_truth: u64,
+    pub pruned: u64,
 }
 
 /// Surviving nodes first met below `id`.

@@ -54,6 +54,8 @@ pub(crate) struct Sim {
     pub slots: u32,
     /// Exact sizes of components, by nodes and stamp.
     pub exact: BTreeMap<(Vec<NodeId>, u64), u64>,
+    /// Snapshots that prunes have deleted.
+    pub pruned: u64,
     pub rng: Rng,
 }
 
@@ -77,6 +79,7 @@ impl Sim {
             pages: BTreeMap::new(),
             slots: 0,
             exact: BTreeMap::new(),
+            pruned: 0,
             rng: Rng(seed),
         };
         let size = span(1) * BLOCK_SIZE as u64;
