@@ -18,6 +18,7 @@ pub mod mapnode;
 pub mod mutant;
 pub mod page;
 pub mod record;
+mod size;
 pub mod superblock;
 #[cfg(test)]
 mod tests;
@@ -26,6 +27,7 @@ pub mod wire;
 
 pub use buf::{Block, BlockMemory, Buf, BufPool, BufSlice, BufSource};
 pub use error::FormatError;
+pub use size::{SIZE_UNITS, parse_size};
 pub use units::{Epoch, FamilyId, FrameSeq, Gen, Lba, NodeId, Phys, VolumeId};
 
 /// The unit of everything, in bytes.

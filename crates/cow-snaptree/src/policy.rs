@@ -19,13 +19,13 @@ use crate::error::{TreeError, invalid};
 use crate::name::valid_name;
 use crate::props::{GROUP, KEEP};
 use crate::retention::Keep;
-use crate::space::{BUDGET, RESERVE, Reserve, parse_size};
+use crate::space::{BUDGET, RESERVE, Reserve, parse_budget};
 use crate::table::MAX_NODES;
 use crate::tree::{POOL_NODE, Tree};
 use crate::undo_space::check_undo_for_space;
 use cow_format::entry::NodeKind;
 use cow_format::record::PropChange;
-use cow_format::{NodeId, VolumeId};
+use cow_format::{NodeId, VolumeId, mutant};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Most snapshots of kind user of a volume; undo snapshots and those that programs take for
@@ -46,7 +46,7 @@ pub(crate) fn check_policies<'a>(
         if key == LIMIT && parse_limit(value).is_none() {
             return invalid(format!("{LIMIT}: {value:?} is not a number from 1 to {MAX_NODES}"));
         }
-        if key == BUDGET && parse_size(value).is_none() {
+        if key == BUDGET && parse_budget(value).is_none() {
             return invalid(format!(
                 "{BUDGET}: {value:?} is no size: bytes, or a number with K, M, G or T"
             ));
@@ -95,7 +95,10 @@ impl Tree {
         let Some(limit) = props.map.get(LIMIT).and_then(|value| parse_limit(value)) else {
             return Ok(());
         };
-        let is_user = |id| self.node(id).is_some_and(|node| node.entry.kind == NodeKind::User);
+        let is_user = |id| {
+            let kind = self.node(id).map(|node| node.entry.kind);
+            kind == Some(NodeKind::User) || mutant::is("limitauto")
+        };
         let count = volume.snapshots.iter().filter(|id| is_user(*id)).take(limit).count();
         if count < limit {
             return Ok(());
@@ -137,7 +140,8 @@ impl Tree {
     ) -> Result<(), TreeError> {
         let mut wanted: BTreeMap<&str, usize> = BTreeMap::new();
         for group in volumes.difference(unlimited).filter_map(|&id| self.groups.of(id)) {
-            *wanted.entry(group).or_default() += 1;
+            let more = wanted.entry(group).or_default();
+            *more = if mutant::is("grouponce") { 1 } else { *more + 1 };
         }
         for (group, more) in wanted {
             let Some(limit) = self.group_limit(group)? else { continue };

@@ -22,7 +22,7 @@ use crate::props::KEEP;
 use crate::table::MAX_NODES;
 use crate::tree::Tree;
 use cow_format::entry::NodeKind;
-use cow_format::{NodeId, VolumeId};
+use cow_format::{NodeId, VolumeId, mutant};
 use std::collections::BTreeSet;
 
 /// From nanoseconds since 1970 to the number of an hour, a day and so on.
@@ -86,7 +86,8 @@ impl Keep {
     #[must_use]
     pub fn kept(&self, created_ns: &[u64]) -> Vec<bool> {
         let mut kept = vec![false; created_ns.len()];
-        let newest = created_ns.len().saturating_sub(self.last);
+        let last = self.last.saturating_sub(usize::from(mutant::is("keepless")));
+        let newest = created_ns.len().saturating_sub(last);
         kept[newest..].fill(true);
         for ((_, period_of), count) in RULES.iter().zip(self.periods) {
             let mut periods = BTreeSet::new();
@@ -131,13 +132,15 @@ impl Tree {
         let keep = props.map.get(KEEP).and_then(|value| Keep::parse(value).ok());
         let Some(keep) = keep else { return Ok(Vec::new()) };
         let ruled = |node: &&Node| {
-            node.is_snapshot() && node.entry.kind != NodeKind::Undo && node.entry.expiry_ns == 0
+            let timed = node.entry.expiry_ns != 0 && !mutant::is("keeptimed");
+            node.is_snapshot() && node.entry.kind != NodeKind::Undo && !timed
         };
         let snapshots = volume.snapshots.iter().filter_map(|id| self.node(id)).filter(ruled);
         let snapshots: Vec<&Node> = snapshots.collect();
         let created: Vec<u64> = snapshots.iter().map(|node| node.entry.created_ns).collect();
         let kept = keep.kept(&created);
-        let goes = snapshots.iter().zip(kept).filter(|(node, kept)| !kept && node.entry.holds == 0);
+        let held = |node: &Node| node.entry.holds > 0 && !mutant::is("pruneheld");
+        let goes = snapshots.iter().zip(kept).filter(|(node, kept)| !kept && !held(node));
         Ok(goes.map(|(node, _)| node.entry.id).collect())
     }
 }

@@ -1,6 +1,7 @@
 //! How much space a volume may take, and how much is kept for it: the values of its properties
 //! `budget` and `reserve`.
 
+use cow_format::parse_size;
 use std::fmt;
 
 /// Most bytes of data that the volume and its snapshots may hold.
@@ -10,7 +11,6 @@ pub const RESERVE: &str = "reserve";
 
 /// The word for a reserve of the volume's whole size, whatever that is.
 const FULL: &str = "full";
-const UNITS: &[u8] = b"KMGTP";
 
 /// How much of a volume is promised to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +34,7 @@ impl SpacePolicy {
     /// Takes note of a property. What an older program let pass as a value says nothing.
     pub(crate) fn set(&mut self, key: &str, value: Option<&str>) {
         match key {
-            BUDGET => self.budget = value.and_then(parse_size),
+            BUDGET => self.budget = value.and_then(parse_budget),
             RESERVE => self.reserve = value.and_then(Reserve::parse),
             _ => {}
         }
@@ -46,8 +46,13 @@ impl Reserve {
         if value == FULL {
             return Some(Self::Full);
         }
-        parse_size(value).map(Self::Bytes)
+        parse_budget(value).map(Self::Bytes)
     }
+}
+
+/// The size that a budget or a reserve has: not 0.
+pub(crate) fn parse_budget(value: &str) -> Option<u64> {
+    parse_size(value).ok().filter(|bytes| *bytes > 0)
 }
 
 impl fmt::Display for Reserve {
@@ -59,27 +64,12 @@ impl fmt::Display for Reserve {
     }
 }
 
-/// Bytes of `123`, `64K`, `10G`, `10GiB`: powers of 1024. Nothing for 0.
-pub(crate) fn parse_size(text: &str) -> Option<u64> {
-    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(split);
-    let unit = unit.to_ascii_uppercase();
-    let letter = unit.strip_suffix("IB").unwrap_or(&unit);
-    let power = match letter.as_bytes() {
-        [] if unit.is_empty() => 0,
-        [letter] => 1 + UNITS.iter().position(|known| known == letter)?,
-        _ => return None,
-    };
-    let bytes = number.parse::<u64>().ok()?.checked_mul(1 << (10 * power));
-    bytes.filter(|bytes| *bytes > 0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn sizes_are_those_of_the_command() {
+    fn a_budget_is_a_size_and_not_0() {
         for (text, bytes) in [
             ("1", 1),
             ("64K", 64 << 10),
@@ -88,12 +78,12 @@ mod tests {
             ("10GiB", 10 << 30),
             ("3T", 3 << 40),
         ] {
-            assert_eq!(parse_size(text), Some(bytes), "{text}");
+            assert_eq!(parse_budget(text), Some(bytes), "{text}");
         }
         for text in
             ["", "0", "0K", "K", "-1", "+1", "1 K", "1KK", "1iB", "10GB", "99999999P", "1.5G"]
         {
-            assert_eq!(parse_size(text), None, "{text}");
+            assert_eq!(parse_budget(text), None, "{text}");
         }
         assert_eq!(Reserve::parse("full"), Some(Reserve::Full));
         assert_eq!(Reserve::parse("1M"), Some(Reserve::Bytes(1 << 20)));
