@@ -10,24 +10,28 @@
 //! another place. An exact comparison reads both blocks, but only where their checksums are equal.
 //! What cannot be read counts as changed: whoever then reads it gets the error, at its place.
 
+use crate::ahead::load_near;
 use crate::api::{DiffQuery, DiffSide, Reply};
 use crate::core::OpResult;
 use crate::diff_segment::{Probes, Segment, Side, segment};
 use crate::error::Error;
 use crate::lookup::{Found, Mapping, leaf_of, load};
 use crate::read::{Pin, read_mapped};
-use crate::task::Cx;
+use crate::task::{Cx, Turns};
 use cow_format::entry::Root;
-use cow_format::mapnode::{FANOUT, FANOUT_BITS, MAX_LEVEL, Slot, span_blocks};
-use cow_format::{BLOCK_SIZE, Buf, FamilyId, Lba, NodeId, checksum};
+use cow_format::mapnode::{FANOUT, FANOUT_BITS, MAX_LEVEL, MapNode, Slot, span_blocks};
+use cow_format::{BLOCK_SIZE, Buf, FamilyId, Lba, NodeId, checksum, mutant};
 use std::future::Future;
 use std::pin::Pin as StdPin;
+use std::sync::Arc;
 
 const BLOCK: u64 = BLOCK_SIZE as u64;
 /// Most extents of one answer.
 const EXTENTS_MAX: usize = 1 << 16;
 /// Map nodes that one answer looks at: some milliseconds of work.
 const NODES_MAX: usize = 1024;
+/// Map nodes that are read ahead at once, of both sides together.
+const READ_AHEAD: usize = 32;
 /// Blocks that one exact answer reads of each side, of which those of a leaf are in memory at once.
 const READS_MAX: usize = 8192;
 /// Leaves of the largest volume.
@@ -45,6 +49,7 @@ struct Diff {
     /// What may still be spent on this answer.
     nodes_left: usize,
     reads_left: usize,
+    turns: Turns,
     /// `(first block, blocks)`.
     out: Vec<(u64, u64)>,
     /// Where to go on, once a limit was reached.
@@ -78,6 +83,7 @@ pub(crate) async fn diff(cx: &Cx, query: DiffQuery) -> OpResult {
         limit: query.limit.clamp(1, EXTENTS_MAX),
         nodes_left: NODES_MAX,
         reads_left: READS_MAX,
+        turns: Turns::default(),
         out: Vec::new(),
         next: None,
     };
@@ -193,11 +199,10 @@ impl Diff {
         at: Place,
     ) -> StdPin<Box<dyn Future<Output = Result<(), Error>> + 'a>> {
         Box::pin(async move {
-            let (first, blocks) = (at.index * span_blocks(at.level), span_blocks(at.level));
-            let outside = first + blocks <= self.range.0 || first >= self.range.1;
-            if self.next.is_some() || outside || is_same(at.a, at.b) {
+            if self.next.is_some() || !self.differs(&at) {
                 return Ok(());
             }
+            let (first, blocks) = (at.index * span_blocks(at.level), span_blocks(at.level));
             if at.a.0.is_lost() || at.b.0.is_lost() {
                 self.push(first, blocks);
                 return Ok(());
@@ -223,12 +228,43 @@ impl Diff {
                 };
                 return self.leaf(at.index, &mappings(a), &mappings(b)).await;
             }
-            for (slot, (a, b)) in a.into_iter().zip(b).enumerate() {
-                let index = (at.index << FANOUT_BITS) + slot as u64;
-                self.walk(Place { level: at.level - 1, index, a, b }).await?;
+            let below = (at.index << FANOUT_BITS..).zip(a.into_iter().zip(b));
+            let below = below.map(|(index, (a, b))| Place { level: at.level - 1, index, a, b });
+            let mut places: Vec<Place> = below.filter(|place| self.differs(place)).collect();
+            while self.next.is_none() && !places.is_empty() {
+                let rest = places.split_off(self.window().min(places.len()));
+                // Held until the window is through, so that the cache cannot lose them.
+                let _held = self.ahead(&places).await;
+                for place in std::mem::replace(&mut places, rest) {
+                    self.walk(place).await?;
+                }
             }
             Ok(())
         })
+    }
+
+    /// Whether anything at or below this place may be in the answer.
+    fn differs(&self, at: &Place) -> bool {
+        let (first, blocks) = (at.index * span_blocks(at.level), span_blocks(at.level));
+        let outside = first + blocks <= self.range.0 || first >= self.range.1;
+        !outside && !is_same(at.a, at.b)
+    }
+
+    /// So many places are surely looked at before the answer is full, or nearly: what is read ahead
+    /// in vain would be read again for the next one.
+    fn window(&self) -> usize {
+        let extents = self.limit.saturating_sub(self.out.len()) + 1;
+        (READ_AHEAD / 2).min(extents).min(self.nodes_left).max(1)
+    }
+
+    /// Reads the nodes of places of one level. Whoever wants one that cannot be read learns of it.
+    async fn ahead(&self, places: &[Place]) -> Vec<Option<Arc<MapNode>>> {
+        let level = places.first().map_or(0, |place| place.level);
+        let both = places.iter().filter(|at| !at.a.0.is_lost() && !at.b.0.is_lost());
+        let sides = both.flat_map(|at| [at.a, at.b].map(|side| (at.index, side)));
+        let nodes = sides.filter(|(_, (slot, own))| slot.is_mapped() && *own >= level);
+        let nodes: Vec<(u64, Slot)> = nodes.map(|(index, (slot, _))| (index, slot)).collect();
+        load_near(&self.cx, self.family, level, &nodes).await
     }
 
     /// The slots of one side, each with the level of what it points to.
@@ -259,6 +295,7 @@ impl Diff {
         for (slot, _) in changed.iter().enumerate().filter(|(_, changed)| **changed) {
             self.push(first + slot as u64, 1);
         }
+        self.turns.went_on(&self.cx).await;
         Ok(())
     }
 
@@ -317,7 +354,8 @@ impl Diff {
     }
 
     fn stop(&mut self, block: u64) {
-        self.next.get_or_insert(block.max(self.range.0));
+        let after = u64::from(mutant::is("diffnext"));
+        self.next.get_or_insert(block.max(self.range.0) + after);
     }
 
     /// Notes that these blocks differ, as far as they are looked at.

@@ -8,16 +8,18 @@
 //! It reads maps in use only, never that of a deleted node, so reclaim and trim may go on. A pin keeps
 //! what it reads; when somebody waits for space it gives up, as it must not keep it from them.
 
+use crate::ahead::load_near;
 use crate::error::Error;
 use crate::lookup::{load, root_slot};
 use crate::read::Pin;
-use crate::task::{Cx, join_all};
-use cow_format::mapnode::{FANOUT, FANOUT_BITS, Slot};
+use crate::task::{Cx, Turns, join_all};
+use cow_format::mapnode::{FANOUT, FANOUT_BITS, MapNode, Slot};
 use cow_format::{FamilyId, Gen};
 use cow_snaptree::Component;
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::pin::Pin as StdPin;
+use std::sync::Arc;
 
 /// Map nodes that are read ahead at once.
 const READ_AHEAD: usize = 64;
@@ -45,8 +47,11 @@ pub(crate) async fn count(cx: &Cx, part: &Component) -> Result<Option<u64>, Erro
         (family, wanted, kept)
     };
     let level = wanted.iter().chain(&kept).map(|side| side.1).max().unwrap_or(0);
-    let mut walk = Walk { cx: cx.clone(), family, floor: part.floor, blocks: 0, stopped: false };
-    walk.walk(Place::new(part.floor, level, 0, wanted, kept)).await?;
+    let (cx, turns) = (cx.clone(), Turns::default());
+    let mut walk = Walk { cx, family, floor: part.floor, blocks: 0, stopped: false, turns };
+    let place = Place::new(part.floor, level, 0, wanted, kept);
+    let _held = walk.ahead(std::slice::from_ref(&place)).await;
+    walk.walk(place).await?;
     Ok((!walk.stopped).then_some(walk.blocks))
 }
 
@@ -56,6 +61,7 @@ struct Walk {
     floor: Gen,
     blocks: u64,
     stopped: bool,
+    turns: Turns,
 }
 
 /// What there is at one place: each pointer once.
@@ -77,11 +83,17 @@ impl Place {
         let wanted = wanted.into_iter().filter(young).filter(once).collect();
         Self { level, index, wanted, kept }
     }
+
+    /// Map nodes of its level that must be read: index, and what points to it.
+    fn nodes(&self) -> impl Iterator<Item = (u64, Slot)> {
+        let sides = self.wanted.iter().chain(&self.kept);
+        sides.filter(|side| side.1 >= self.level).map(|side| (self.index, side.0))
+    }
 }
 
 /// The slots below one side.
 enum Below {
-    Node(std::sync::Arc<cow_format::mapnode::MapNode>),
+    Node(Arc<MapNode>),
     /// A lower root.
     First(Side),
 }
@@ -110,6 +122,7 @@ impl Walk {
             let opened = open(&self.cx, self.family, &place).await?;
             if place.level == 0 {
                 self.count_leaf(&opened);
+                self.turns.went_on(&self.cx).await;
                 return Ok(());
             }
             let level = place.level - 1;
@@ -125,15 +138,21 @@ impl Walk {
             let mut places = places.into_iter().peekable();
             while places.peek().is_some() {
                 let these: Vec<Place> = places.by_ref().take(window).collect();
-                let ahead = these.iter().map(|place| open(&self.cx, self.family, place));
                 // Held until the window is through, so that the cache cannot lose them.
-                let _held = join_all(ahead).await;
+                let _held = self.ahead(&these).await;
                 for place in these {
                     self.walk(place).await?;
                 }
             }
             Ok(())
         })
+    }
+
+    /// Reads the nodes of places of one level. Whoever wants one that cannot be read learns of it.
+    async fn ahead(&self, places: &[Place]) -> Vec<Option<Arc<MapNode>>> {
+        let level = places.first().map_or(0, |place| place.level);
+        let nodes: Vec<(u64, Slot)> = places.iter().flat_map(Place::nodes).collect();
+        load_near(&self.cx, self.family, level, &nodes).await
     }
 
     fn count_leaf(&mut self, opened: &Opened) {

@@ -92,6 +92,24 @@ impl Cx {
     }
 }
 
+/// Pauses of work that nobody waits for, or that would keep others waiting: it has thousands of steps
+/// without an answer in between, and nobody else would be heard.
+#[derive(Default)]
+pub(crate) struct Turns {
+    since_pause: usize,
+}
+
+impl Turns {
+    /// One has gone through a node, a page, or as much; others have their turn after so many.
+    pub(crate) async fn went_on(&mut self, cx: &Cx) {
+        self.since_pause += 1;
+        if self.since_pause >= cx.core().config.slice {
+            self.since_pause = 0;
+            cx.pause().await;
+        }
+    }
+}
+
 pub(crate) struct IoFuture {
     cx: Cx,
     id: IoId,

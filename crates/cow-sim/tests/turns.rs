@@ -4,7 +4,7 @@
 
 mod pool;
 
-use cow_engine::{AckMode, Config, Op, Reply};
+use cow_engine::{AckMode, Config, Op, Reply, SnapTarget};
 use cow_sim::small_config;
 use pool::{MIB, Pool, write};
 
@@ -107,4 +107,59 @@ fn a_fold_that_can_hardly_keep_up_is_pressed() {
     pool.must(Op::Checkpoint);
     assert!(!pool.world.is_pressed(), "what was behind is done");
     pool.check();
+}
+
+/// A size that counts do not give: the image is deleted, and its clones have dropped what it had.
+#[test]
+fn writes_are_answered_while_a_size_is_walked() {
+    let (mut pool, export) = clones();
+    let names = vec!["one@old".into(), "two@old".into()];
+    let (pauses, written) = watch(&mut pool, export, Op::SetSize { names, wait: true });
+    // A tick ends a pause too.
+    assert!(pauses >= LEAVES / 2, "{pauses} pauses over {LEAVES} leaves");
+    assert!(written >= 4, "{written} writes were answered meanwhile");
+    pool.check();
+}
+
+#[test]
+fn writes_are_answered_while_two_states_are_compared() {
+    let (mut pool, export) = clones();
+    let query = cow_engine::DiffQuery::all("one@old", "one", 1000);
+    let (pauses, written) = watch(&mut pool, export, Op::Diff(query));
+    // A tick ends a pause too.
+    assert!(pauses >= LEAVES / 2, "{pauses} pauses over {LEAVES} leaves");
+    assert!(written >= 4, "{written} writes were answered meanwhile");
+    pool.check();
+}
+
+#[test]
+fn writes_are_answered_while_a_root_is_computed() {
+    let (mut pool, export) = clones();
+    let (pauses, written) = watch(&mut pool, export, Op::Root { name: "one@old".into() });
+    // A tick ends a pause too.
+    assert!(pauses >= LEAVES / 2, "{pauses} pauses over {LEAVES} leaves");
+    assert!(written >= 4, "{written} writes were answered meanwhile");
+    pool.check();
+}
+
+/// Two clones of an image that is gone, every leaf of which each has written anew; and a volume to
+/// write to. Nothing is to be folded.
+fn clones() -> (Pool, cow_engine::ExportId) {
+    let (mut pool, export) = with_leaves();
+    pool.snapshot("vol", "image").unwrap();
+    pool.must(Op::CloseExport { export });
+    for name in ["one", "two"] {
+        let source = SnapTarget { volume: "vol".into(), snapshot: "image".into() };
+        pool.must(Op::Clone { source, name: name.into(), props: vec![] });
+        pool.snapshot(name, "old").unwrap();
+        let export = pool.open(name);
+        for leaf in 0..LEAVES {
+            pool.write(export, leaf * LEAF, 1).unwrap();
+        }
+        pool.must(Op::CloseExport { export });
+    }
+    pool.delete("vol");
+    let export = pool.volume("busy", MIB, &[]);
+    pool.must(Op::Checkpoint);
+    (pool, export)
 }

@@ -29,7 +29,7 @@ pub(crate) use blobs::read_chain;
 
 use crate::error::Error;
 use crate::space::allocate;
-use crate::task::Cx;
+use crate::task::{Cx, Turns};
 use cow_alloc::Stream;
 use cow_extent::Layers;
 use cow_format::checkpoint::{Damage, Detached, JournalPos};
@@ -85,8 +85,7 @@ pub(crate) struct Fold {
     /// Blocks that were kept free for this fold, and how many of them it took (I11).
     reserved: u64,
     taken: u64,
-    /// What it went through since it has paused.
-    since_pause: usize,
+    turns: Turns,
 }
 
 /// Where a fold is taken: at the end of the journal, or, in a replay, after a frame.
@@ -224,7 +223,7 @@ impl Fold {
             freed: 0,
             reserved,
             taken: 0,
-            since_pause: 0,
+            turns: Turns::default(),
         };
         core.fold.left = reserved;
         drop(core);
@@ -232,14 +231,9 @@ impl Fold {
         Ok(Some(fold))
     }
 
-    /// It has gone through a node or a page. Those who wait for an answer have their turn after so
-    /// many: a fold has thousands of them, and nobody else is heard in between.
+    /// It has gone through a node or a page.
     async fn went_on(&mut self) {
-        self.since_pause += 1;
-        if self.since_pause >= self.cx.core().config.slice {
-            self.since_pause = 0;
-            self.cx.pause().await;
-        }
+        self.turns.went_on(&self.cx).await;
     }
 
     fn add(&mut self, phys: Phys) {

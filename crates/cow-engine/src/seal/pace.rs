@@ -20,6 +20,8 @@ impl Pace {
     /// Waits until the next slice may begin.
     pub(super) async fn turn(&self, cx: &Cx, node: NodeId) -> Result<(), Error> {
         if matches!(self, Self::Asked) {
+            // He waits, and others must not for him.
+            cx.pause().await;
             return Ok(());
         }
         for tick in 0..BUSY_TICKS {

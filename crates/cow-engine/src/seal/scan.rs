@@ -2,12 +2,16 @@
 //! ancestors up to their gen. So what changed since an ancestor is found without its map.
 
 use super::view::View;
+use crate::ahead::load_near;
 use crate::error::Error;
 use crate::lookup::{Found, Mapping, empty_run, leaf_of, load, resolve, root_slot};
 use crate::task::Cx;
 use cow_format::entry::Root;
-use cow_format::mapnode::{FANOUT_BITS, Slot};
-use cow_format::{Gen, Lba};
+use cow_format::mapnode::{FANOUT, FANOUT_BITS, Slot};
+use cow_format::{Gen, Lba, mutant};
+
+/// Leaves that are read at once: those of the same 16 places.
+const GROUP: usize = 16;
 
 /// What is looked for.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -22,6 +26,7 @@ impl Look {
     pub(super) fn wants(self, slot: &Slot) -> bool {
         match self {
             Self::Data => !slot.is_hole(),
+            Self::Since(above) if mutant::is("rootsince") => slot.birth.0 > above.0 + 1,
             Self::Since(above) => slot.birth > above,
         }
     }
@@ -56,6 +61,9 @@ pub(super) async fn next(cx: &Cx, view: &View, look: Look, from: u64) -> Result<
         }
         let node = load(cx, view.family, level, index, slot).await?;
         let below = node.slots().iter().enumerate();
+        if level == 1 {
+            read_ahead(cx, view, look, (index, node.slots()), from).await;
+        }
         if level > 0 {
             let child =
                 |(at, slot): (usize, &Slot)| (level - 1, (index << FANOUT_BITS) + at as u64, *slot);
@@ -68,6 +76,27 @@ pub(super) async fn next(cx: &Cx, view: &View, look: Look, from: u64) -> Result<
         }
     }
     Ok(Next::End)
+}
+
+/// Reads the first leaf that is looked for together with those of its group that are too: they come
+/// next.
+async fn read_ahead(
+    cx: &Cx,
+    view: &View,
+    look: Look,
+    (index, slots): (u64, &[Slot; FANOUT]),
+    from: u64,
+) {
+    let wants = |at: &usize| {
+        let end = ((index << FANOUT_BITS) + *at as u64 + 1) << FANOUT_BITS;
+        end > from && look.wants(&slots[*at]) && slots[*at].is_mapped()
+    };
+    let Some(first) = (0..FANOUT).find(wants) else { return };
+    let group = (first..FANOUT.min((first / GROUP + 1) * GROUP)).filter(wants);
+    let leaves: Vec<(u64, Slot)> =
+        group.map(|at| ((index << FANOUT_BITS) + at as u64, slots[at])).collect();
+    // The cache keeps them, unless it is very small.
+    load_near(cx, view.family, 0, &leaves).await;
 }
 
 /// The same through layers, where births say nothing.
