@@ -12,6 +12,7 @@
 //! become free at once, and stay allocated below.
 
 use crate::bits::{Bits, Run, ZONE};
+use crate::image::end_in_zone;
 use crate::resident::Resident;
 use crate::zone::{next_part, split};
 use crate::{AllocError, Allocator};
@@ -20,6 +21,9 @@ use cow_format::geometry::ZONE_BLOCKS;
 
 /// Blocks of one discard, at most (1 MiB): a file is locked while a hole is punched.
 pub const MAX_DISCARD: u32 = 256;
+
+/// Runs to be discarded, and where to go on.
+pub type Chosen = (Vec<(Phys, u64)>, Option<u32>);
 
 impl Allocator {
     /// How many blocks a cell has; rounded to a power of two that divides a zone.
@@ -128,7 +132,53 @@ impl Allocator {
         Ok(found)
     }
 
-    /// A run of [`Allocator::begin_discard`] was discarded, or will not be: it is free.
+    /// Chooses what of `zone`, from block `from` of it on, has long been free and is to be discarded
+    /// once more: runs of whole cells, about `most` blocks of them, each to be handed to
+    /// [`Allocator::end_discard`]. Second, where in the zone to go on; `None` at its end.
+    ///
+    /// Nothing else of the zone may be in a discard. Nothing was ever written to a fresh zone.
+    ///
+    /// # Errors
+    /// [`AllocError::NeedZone`]; nothing has changed then.
+    pub fn begin_trim(&mut self, zone: u64, from: u32, most: u64) -> Result<Chosen, AllocError> {
+        let cell_blocks = self.leaving.cell;
+        let fresh = self.descs.get(zone as usize).is_none_or(|desc| desc.fresh);
+        let avail = self.states.get(zone as usize).map_or(0, |state| state.avail);
+        if fresh || u32::from(avail) < cell_blocks {
+            return Ok((Vec::new(), None));
+        }
+        let end = end_in_zone(self.pool_blocks, zone);
+        self.ensure(zone)?;
+        let Some(resident) = resident_of(&mut self.zones, zone) else {
+            return Ok((Vec::new(), None));
+        };
+        let mut busy = resident.used.clone();
+        let first = Phys(zone * ZONE_BLOCKS);
+        for phys in self.withheld.range(first..first.offset(ZONE_BLOCKS)) {
+            busy.set(split(*phys).1);
+        }
+        let (mut cells, mut count) = (Bits::empty(), 0);
+        let mut at = from.next_multiple_of(cell_blocks);
+        while at + cell_blocks <= end && u64::from(count + cell_blocks) <= most {
+            if busy.count_range(at, cell_blocks) == 0 {
+                cells.set_range(at, cell_blocks);
+                count += cell_blocks;
+            }
+            at += cell_blocks;
+        }
+        resident.used.add(&cells);
+        self.leaving.keep(count);
+        self.make_used(zone, count);
+        let runs: Vec<Run> = cells.runs().flat_map(pieces).collect();
+        let found = runs.iter().map(|run| (first.offset(run.start.into()), run.len.into()));
+        let found = found.collect();
+        if !runs.is_empty() {
+            self.leaving.discarding.insert(zone, runs);
+        }
+        Ok((found, (at + cell_blocks <= end).then_some(at)))
+    }
+
+    /// A run of [`Allocator::begin_discard`] or [`Allocator::begin_trim`] was discarded, or will not be: it is free.
     pub fn end_discard(&mut self, phys: Phys) {
         let (zone, start) = split(phys);
         let Some(runs) = self.leaving.discarding.get_mut(&zone) else { return };

@@ -49,7 +49,7 @@ mod tests;
 mod zone;
 
 pub use allocator::Allocator;
-pub use discard::MAX_DISCARD;
+pub use discard::{Chosen, MAX_DISCARD};
 pub use error::AllocError;
 pub use frontier::Stream;
 pub use image::{ZoneImage, decode_page};

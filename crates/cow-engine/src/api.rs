@@ -455,6 +455,9 @@ pub enum Op {
     Checkpoint,
     /// Waits until reclaim has come to rest. Reply: `Done`.
     WaitReclaim,
+    /// Waits for the same, and gives all that is free then back to the file system or device below,
+    /// whether or not that was done before. Reply: `Trimmed`.
+    TrimPool,
 }
 
 impl Op {
@@ -518,6 +521,11 @@ pub enum Reply {
     },
     /// State of the pool.
     Info(Box<PoolInfo>),
+    /// What was given back to the layer below.
+    Trimmed {
+        /// Bytes, those included that it had back before.
+        bytes: u64,
+    },
     /// A content root, and the size that is part of it.
     Root {
         /// Its 32 bytes.

@@ -57,6 +57,7 @@ mod space_queue;
 mod space_wait;
 mod task;
 mod tell;
+mod trim_pool;
 mod verbs;
 mod views;
 mod wait;

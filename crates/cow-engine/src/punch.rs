@@ -15,7 +15,7 @@ use cow_alloc::AllocError;
 use cow_format::mutant;
 
 /// What says that the layer below does not do this: `EOPNOTSUPP`, `ENOSYS`, `ENOTTY`.
-const UNSUPPORTED: [i32; 3] = [95, 38, 25];
+pub(crate) const UNSUPPORTED: [i32; 3] = [95, 38, 25];
 /// After a discard, while clients are at work: 100 ms. What is in flight meanwhile takes twice as long,
 /// so this keeps it below one request in a hundred where there are many.
 const REST_NS: u64 = 100_000_000;
@@ -48,7 +48,7 @@ impl Core {
         }
     }
 
-    fn has_clients_at_work(&self) -> bool {
+    pub(crate) fn has_clients_at_work(&self) -> bool {
         self.punch.heard > 0 && self.now_ns.saturating_sub(self.punch.heard_ns) < SILENCE_NS
     }
 

@@ -4,7 +4,7 @@
 use cow_engine::{AckMode, Config, Engine, Error, ExportId, Op, PoolInfo, Reply};
 use cow_format::Buf;
 use cow_sim::checked::check_disk;
-use cow_sim::disk::{Class, Faults, NthFault};
+use cow_sim::disk::{Class, Crash, Faults, NthFault};
 use cow_sim::world::World;
 use cow_sim::{PoolOptions, format, small_config};
 
@@ -255,5 +255,125 @@ fn while_clients_are_at_work_there_are_few_discards() {
         pool.world.run_until_idle().unwrap();
     }
     assert!(pool.discards().0 >= RUNS - 2, "{:?}", pool.discards());
+    pool.end();
+}
+
+/// Blocks that were freed and not discarded: the layer below could not at the time.
+fn with_free_space(options: &PoolOptions) -> (Pool, ExportId) {
+    let mut pool = Pool::new(options, 16);
+    pool.faults(EOPNOTSUPP, true);
+    let kept = pool.volume("kept");
+    for at in 0..8 {
+        pool.write(kept, at * 40, 8).unwrap();
+    }
+    pool.deleted();
+    pool.ask(Op::WaitReclaim).unwrap();
+    pool.ask(Op::Close).unwrap();
+    let disk = pool.world.disk().crash(Crash::KeepAll);
+    let config = small_config(AckMode::Writethrough);
+    let config = Config { cell_blocks: 16, layer_bytes: 8 << 20, ..config };
+    pool.world = World::new(disk, &config, 3);
+    pool.ask(Op::Open { read_only: false }).unwrap();
+    let Ok(Reply::Export { export, .. }) =
+        pool.ask(Op::OpenExport { name: "kept".into(), write: true })
+    else {
+        panic!("no export")
+    };
+    (pool, export)
+}
+
+fn trim(pool: &mut Pool) -> Result<u64, Error> {
+    match pool.ask(Op::TrimPool)? {
+        Reply::Trimmed { bytes } => Ok(bytes),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_trim_gives_all_back_that_is_free() {
+    let (mut pool, kept) = with_free_space(&PoolOptions::default());
+    let (free, data) = (pool.info().free_bytes, pool.info().data_bytes);
+    let bytes = trim(&mut pool).unwrap();
+    let (_, blocks) = pool.discards();
+    assert_eq!(blocks * 4096, bytes);
+    assert!(bytes >= free - (1 << 20) && bytes > BLOCKS * 4096, "{bytes} of {free}");
+    let info = pool.info();
+    assert_eq!((info.free_bytes, info.data_bytes, info.reclaiming_bytes), (free, data, 0));
+    // What is in use was not touched, and what was discarded can be written.
+    for at in 0..8 {
+        let read = Op::Read { export: kept, offset: at * 40 * 4096, len: 8 * 4096 };
+        let Ok(Reply::Data { buf, skip }) = pool.ask(read) else { panic!("no data") };
+        let Op::Write { data, .. } = write(kept, at * 40, 8) else { panic!() };
+        assert!(buf[skip..skip + 8 * 4096] == data[..8 * 4096], "blocks from {} on", at * 40);
+    }
+    pool.write(kept, 1000, 256).unwrap();
+    pool.end();
+}
+
+/// Writers are answered meanwhile, from blocks that are not being discarded.
+#[test]
+fn writers_go_on_while_a_pool_is_trimmed() {
+    let (mut pool, kept) = with_free_space(&PoolOptions::default());
+    let trims = pool.world.start_op(Op::TrimPool);
+    let (mut written, mut done) = (0, false);
+    while !done {
+        let write = pool.world.start_op(write(kept, 500 + written % 300, 1));
+        loop {
+            match pool.world.take_reply() {
+                Some((id, result)) if id == write => break assert!(result.is_ok()),
+                Some((id, result)) => done |= id == trims && result.is_ok(),
+                None => pool.world.pump().unwrap(),
+            }
+        }
+        written += 1;
+    }
+    assert!(written >= 10, "{written} writes");
+    pool.end();
+}
+
+/// Whoever waits for space gets it; a full pool has little to be trimmed.
+#[test]
+fn a_full_pool_can_be_trimmed_and_written_meanwhile() {
+    let (mut pool, export) = with_free_space(&PoolOptions::tight());
+    let mut filled = 400;
+    while pool.write(export, filled, 16).is_ok() {
+        filled += 16;
+    }
+    let offset = (filled - 128) * 4096;
+    pool.ask(Op::WriteZeroes { export, offset, len: 128 * 4096, fua: false }).unwrap();
+    pool.ask(Op::WaitReclaim).unwrap();
+    let trims = pool.world.start_op(Op::TrimPool);
+    for round in 0..20 {
+        // Each needs what the one before has freed.
+        let first = 400 + round * 64 % (filled - 600);
+        pool.write(export, first, 64).unwrap_or_else(|e| panic!("round {round}: {e}"));
+    }
+    while !matches!(pool.world.take_reply(), Some((id, Ok(_))) if id == trims) {
+        pool.world.pump().unwrap();
+    }
+    pool.end();
+}
+
+#[test]
+fn a_trim_says_why_it_cannot() {
+    let options = PoolOptions { preallocated: true, ..PoolOptions::default() };
+    let mut pool = Pool::new(&options, 16);
+    let error = trim(&mut pool).unwrap_err().to_string();
+    assert!(error.contains("all of its space allocated"), "{error}");
+    assert_eq!(pool.discards(), (0, 0));
+    let (mut pool, _) = with_free_space(&PoolOptions::default());
+    pool.faults(EOPNOTSUPP, true);
+    let free = pool.info().free_bytes;
+    for _ in 0..2 {
+        let error = trim(&mut pool).unwrap_err().to_string();
+        assert!(error.contains("does not take space back"), "{error}");
+    }
+    assert_eq!((pool.discards().0, pool.info().free_bytes), (1, free));
+    pool.end();
+    let (mut pool, _) = with_free_space(&PoolOptions::default());
+    pool.faults(EIO, false);
+    assert!(matches!(trim(&mut pool), Err(Error::Io { errno: EIO, .. })));
+    assert_eq!(pool.info().free_bytes, free, "nothing is left in between");
+    trim(&mut pool).unwrap();
     pool.end();
 }

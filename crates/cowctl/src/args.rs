@@ -14,7 +14,7 @@ use std::path::PathBuf;
 
 pub use attach::{Attach, AttachAs, Attachments, Detach, Format};
 pub use mount::{Mount, Umount};
-pub use pool::{PoolCommand, PoolCreate, PoolGrow, PoolInfo, PoolSet};
+pub use pool::{PoolCommand, PoolCreate, PoolGrow, PoolInfo, PoolSet, PoolTrim};
 pub use prune::Prune;
 pub use roots::{Root, Verify};
 pub use shared::{Json, Listing};

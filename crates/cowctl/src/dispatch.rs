@@ -21,6 +21,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Command::Pool(PoolCommand::Create(args)) => pool::create(&path()?, &args),
         Command::Pool(PoolCommand::Info(args)) => pool::info(&path()?, &args),
         Command::Pool(PoolCommand::Grow(args)) => pool::grow(&path()?, &args),
+        Command::Pool(PoolCommand::Trim(args)) => pool::trim(&path()?, &args),
         Command::Pool(PoolCommand::Set(args)) => pool::set(&path()?, args),
         Command::Create(args) => volume::create(&path()?, args),
         Command::Import(args) => transfer::import(&path()?, args),

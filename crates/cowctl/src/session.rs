@@ -159,6 +159,14 @@ impl Session {
         }
     }
 
+    /// Gives free space back to what lies below; bytes of it.
+    pub fn trim(&self) -> Result<u64, Failure> {
+        match self.call(Verb::Trim)? {
+            Answer::Trimmed { bytes } => Ok(bytes),
+            other => self.misfit(&other),
+        }
+    }
+
     /// A verb that makes nodes.
     pub fn nodes(&self, verb: Verb) -> Result<Vec<u64>, Failure> {
         match self.call(verb)? {

@@ -53,11 +53,16 @@ pub(crate) fn perform(
     let mut watch = Watch { progress, cancelled };
     match verb {
         Verb::WaitReclaim => wait_reclaim(pool, &mut watch),
+        Verb::Trim => match wait_for(pool, Op::TrimPool, "trim", &mut watch)? {
+            Reply::Trimmed { bytes } => Ok(Answer::Trimmed { bytes }),
+            other => Err(unexpected(&other)),
+        },
         Verb::Root { name } => {
-            roots::root_answer(hash(pool, Op::Root { name }, &mut watch)?).map(Answer::Root)
+            roots::root_answer(wait_for(pool, Op::Root { name }, "hash", &mut watch)?)
+                .map(Answer::Root)
         }
         Verb::MerklePage { name, level, index } => {
-            match hash(pool, Op::MerklePage { name, level, index }, &mut watch)? {
+            match wait_for(pool, Op::MerklePage { name, level, index }, "hash", &mut watch)? {
                 Reply::MerklePage(bytes) => Ok(Answer::MerklePage(roots::to_hex(&bytes))),
                 other => Err(unexpected(&other)),
             }
@@ -186,18 +191,24 @@ fn wait_reclaim(pool: &Pool, watch: &mut Watch<'_>) -> Result<Answer, Error> {
     }
 }
 
-/// Waits for what may have to read a volume whole.
-fn hash(pool: &Pool, op: Op, watch: &mut Watch<'_>) -> Result<Reply, Error> {
+/// Waits for what has no end to be foretold: `phase` says what it is.
+fn wait_for(
+    pool: &Pool,
+    op: Op,
+    phase: &'static str,
+    watch: &mut Watch<'_>,
+) -> Result<Reply, Error> {
     let inbox = Inbox::default();
     pool.core.queue.push(op, inbox.completion(0));
     loop {
         if let Some((_, outcome)) = inbox.wait_for(LOOK)? {
             return outcome;
         }
-        let phase = "hash".to_owned();
-        (watch.progress)(Progress { phase, done_bytes: 0, total_bytes: None, is_last: false });
+        let told =
+            Progress { phase: phase.into(), done_bytes: 0, total_bytes: None, is_last: false };
+        (watch.progress)(told);
         if (watch.cancelled)() {
-            return Err(Error::Io { errno: libc::ECANCELED, op: "hash", offset: 0 });
+            return Err(Error::Io { errno: libc::ECANCELED, op: phase, offset: 0 });
         }
     }
 }

@@ -185,6 +185,8 @@ pub enum Verb {
     Checkpoint,
     /// See [`crate::Pool::wait_reclaim`]. Reports progress. Answer: `Done`.
     WaitReclaim,
+    /// See [`crate::Pool::trim`]. Reports progress. Answer: `Trimmed`.
+    Trim,
     /// See [`crate::transfer::import`]. Reports progress. Answer: `Transferred`.
     Import {
         /// What is imported, and where to.
@@ -263,6 +265,11 @@ pub enum Answer {
     Props(Props),
     /// State of the pool.
     Info(Box<PoolInfo>),
+    /// What was given back to the layer below.
+    Trimmed {
+        /// Bytes, those included that it had back before.
+        bytes: u64,
+    },
     /// Changed extents.
     Diff(DiffPage),
     /// A content root.

@@ -245,6 +245,15 @@ impl Pool {
         self.done(Op::WaitReclaim)
     }
 
+    /// Waits for the same, and gives all that is free then back to the file system or device below. Bytes
+    /// of it, those included that were given back before.
+    ///
+    /// # Errors
+    /// `Unsupported` for a pool that was preallocated, and where the layer below cannot take it.
+    pub fn trim(&self) -> Result<u64, Error> {
+        expect!(self.call(Op::TrimPool), Reply::Trimmed { bytes } => bytes)
+    }
+
     /// Deletes what imports left behind when this pool's last process died.
     pub(crate) fn delete_unfinished(&self) -> Result<(), Error> {
         let op = Op::ListMarked { prop: IMPORTING.into(), prefix: EXPORT_PREFIX.into() };

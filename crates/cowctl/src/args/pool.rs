@@ -13,6 +13,11 @@ pub enum PoolCommand {
     Info(PoolInfo),
     /// Make the pool larger
     Grow(PoolGrow),
+    /// Give free space back to the file system or device below
+    ///
+    /// A pool does so by itself with what is freed in it; this is for what it could not give back at
+    /// the time, as its process ended, or only single blocks became free. Fails for a pool that was made with --preallocate.
+    Trim(PoolTrim),
     /// Set properties of the pool
     Set(PoolSet),
 }
@@ -45,6 +50,12 @@ pub struct PoolInfo {
     /// Exact numbers of bytes
     #[arg(long)]
     pub exact: bool,
+    #[command(flatten)]
+    pub json: Json,
+}
+
+#[derive(Debug, Args)]
+pub struct PoolTrim {
     #[command(flatten)]
     pub json: Json,
 }

@@ -1,6 +1,6 @@
-//! `pool create`, `pool info`, `pool grow`.
+//! `pool create`, `pool info`, `pool grow`, `pool trim`.
 
-use crate::args::{PoolCreate, PoolGrow, PoolInfo, PoolSet};
+use crate::args::{PoolCreate, PoolGrow, PoolInfo, PoolSet, PoolTrim};
 use crate::failure::Failure;
 use crate::output;
 use crate::session::{self, Access, open_options};
@@ -82,6 +82,14 @@ pub fn grow(path: &Path, args: &PoolGrow) -> Result<(), Failure> {
         pool.info(false)
     })?;
     show_if(args.json.json, &info)
+}
+
+pub fn trim(path: &Path, args: &PoolTrim) -> Result<(), Failure> {
+    let bytes = session::with(path, Access::Change, session::Session::trim)?;
+    if args.json.json {
+        return output::json("trim", json!({ "trimmed_bytes": bytes }));
+    }
+    output::line(format!("{} free below", human_size(bytes)))
 }
 
 pub fn set(path: &Path, args: PoolSet) -> Result<(), Failure> {
