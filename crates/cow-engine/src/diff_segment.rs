@@ -7,7 +7,7 @@ use crate::lookup::{Mapping, root_slot};
 use cow_extent::NodeLayer;
 use cow_format::entry::Root;
 use cow_format::mapnode::{FANOUT, FANOUT_BITS, Slot};
-use cow_format::{FamilyId, Gen, Lba, NodeId};
+use cow_format::{FamilyId, Gen, Lba, NodeId, mutant};
 
 /// A slot with the level of what it points to.
 pub(crate) type Side = (Slot, u8);
@@ -81,9 +81,13 @@ pub(crate) fn segment(
     let own = |view: &View<'_>, other: &View<'_>| -> Vec<NodeId> {
         view.chain.iter().copied().filter(|node| !other.chain.contains(node)).collect()
     };
+    let (of_a, mut of_b) = (own(&a, &b), own(&b, &a));
+    if mutant::is("difflayer") {
+        of_b.clear();
+    }
     let own: Vec<&NodeLayer> =
-        own(&a, &b).into_iter().chain(own(&b, &a)).flat_map(|node| layers_of(pool, node)).collect();
-    let all = own.iter().any(|layer| !layer.clears.is_empty());
+        of_a.into_iter().chain(of_b).flat_map(|node| layers_of(pool, node)).collect();
+    let all = own.iter().any(|layer| !layer.clears.is_empty()) && !mutant::is("diffclear");
     let deciding = match all {
         true => a.layers.iter().chain(&b.layers).copied().collect(),
         false => own,

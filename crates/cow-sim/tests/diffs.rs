@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use cow_engine::{AckMode, DiffQuery, DiffSide, Engine, Error, Op, Reply};
+use cow_format::mutant;
 use cow_sim::cmd::Cmd;
 use cow_sim::disk::Crash;
 use cow_sim::history::Workload;
@@ -153,6 +154,23 @@ fn a_diff_is_what_differs() {
     let seen: u64 = for_seeds("a_diff_is_what_differs", 60, history).into_iter().sum();
     println!("a_diff_is_what_differs: {seen} answers that were not empty");
     assert!(seen > 500 || std::env::var("COW_SIM_SEEDS").is_ok(), "only {seen} answers say much");
+}
+
+/// What it is worth: faults planted in the comparison are found.
+#[test]
+fn a_broken_comparison_is_noticed() {
+    for (name, what) in [
+        ("diffnext", "an answer that is full goes on one block too late"),
+        ("difflayer", "what is not folded of the second state is not seen"),
+        ("diffclear", "cleared ranges of one state leave the layers of both out"),
+    ] {
+        mutant::plant(name);
+        let found = (0..200).find_map(|seed| Some((seed, history(seed).err()?)));
+        mutant::plant("");
+        let (seed, text) = found.unwrap_or_else(|| panic!("{name} survives: {what}"));
+        println!("{name:>13}: seed {seed:>4}: {what}: {}", text.lines().next().unwrap());
+        assert!(history(seed).is_ok(), "{name}: it is another fault that seed {seed} shows");
+    }
 }
 
 fn must(pool: &mut Pool, op: Op) -> Reply {

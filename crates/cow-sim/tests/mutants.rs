@@ -23,6 +23,8 @@ enum How {
     Short,
     /// A block of data goes bad after a recovery.
     Rot,
+    /// Limits, rules, holds, and prunes.
+    Policies,
 }
 
 /// Name, what it breaks, and the histories that find it.
@@ -56,6 +58,11 @@ const MUTANTS: &[(&str, &str, How)] = &[
         How::Crashes,
     ),
     ("trimstale", "trim frees blocks and leaves the pointers to them", How::Tight),
+    ("pruneheld", "a prune deletes what is held", How::Policies),
+    ("keepless", "last=N keeps one less", How::Policies),
+    ("keeptimed", "rules count and take snapshots with a time of their own", How::Policies),
+    ("limitauto", "automatic snapshots count for the limit of a volume", How::Policies),
+    ("grouponce", "a group snapshot counts once for a limit of several volumes", How::Policies),
 ];
 
 const MOST_SEEDS: u64 = 2500;
@@ -84,6 +91,7 @@ fn run(name: &'static str, how: How, seed: u64) -> Result<(), String> {
     }
     let usual = HistoryConfig { engine, ..HistoryConfig::default() };
     let config = match how {
+        How::Policies => usual.with_policies(),
         How::LostCheckpoints => HistoryConfig { lose_checkpoints: true, ..usual },
         How::Watched => HistoryConfig { watch: true, ..usual },
         How::Rot => HistoryConfig { lose_checkpoints: seed % 2 == 1, rot: true, ..usual },

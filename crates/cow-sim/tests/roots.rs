@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use cow_engine::{AckMode, Config, Engine, Error, NewVolume, Op, Reply, SnapOptions, SnapTarget};
-use cow_format::{BLOCK_SIZE, Buf};
+use cow_format::{BLOCK_SIZE, Buf, mutant};
 use cow_merkle::{Builder, Digest, Page, Pages, Side, compare, leaf_hash};
 use cow_sim::disk::{Crash, SimDisk};
 use cow_sim::rng::Rng;
@@ -10,6 +10,7 @@ use cow_sim::run::for_seeds;
 use cow_sim::world::World;
 use cow_sim::{PoolOptions, format, small_config};
 use std::collections::BTreeMap;
+use std::panic::catch_unwind;
 
 const BLOCK: u64 = BLOCK_SIZE as u64;
 const MIB: u64 = 1 << 20;
@@ -187,60 +188,124 @@ fn wander(mut pool: Pool, size: u64, places: &[u64], rng: &mut Rng) -> Pool {
     pool
 }
 
+/// One content, come to in two ways, and the same with one byte changed.
+fn two_ways(seed: u64) -> Result<(), String> {
+    let mut rng = Rng::new(seed);
+    let sizes = [3 * MIB + 512, 64 * MIB, 4096 * MIB, 1 << 40];
+    let size = *rng.pick(&sizes).unwrap();
+    let blocks = size / BLOCK;
+    let mut places: Vec<u64> = (0..rng.range(1, 40)).map(|_| rng.below(blocks)).collect();
+    places.extend((0..12).map(|_| rng.below(256)));
+    let content: Content =
+        places.iter().filter(|at| *at % 3 > 0).map(|&at| (at, block(seed ^ at))).collect();
+    let want = direct(size, &content);
+    for history in 0..2 {
+        let page_bytes = *rng.pick(&[8 << 10, 64 << 10, 1 << 20]).unwrap();
+        let config = Config { page_bytes, ..small_config(AckMode::Writethrough) };
+        let mut pool = wander(Pool::new(config, seed), size, &places, &mut rng);
+        let mut order: Vec<u64> = places.clone();
+        order.sort_by_key(|at| cow_sim::rng::mix(at ^ history));
+        if rng.one_in(2) {
+            pool.discard(0, blocks);
+        }
+        // What a history has left anywhere but at these places.
+        pool.discard(0, 1024.min(blocks));
+        for at in &places {
+            pool.discard(*at, 600.min(blocks - at));
+        }
+        for at in order {
+            match content.get(&at) {
+                Some(bytes) => pool.write(at * BLOCK, bytes),
+                None if rng.one_in(2) => pool.write(at * BLOCK, &[0; BLOCK_SIZE]),
+                None => pool.discard(at, 1),
+            }
+        }
+        if rng.one_in(2) {
+            assert_eq!(pool.root("v"), want, "the head, history {history}");
+        }
+        pool.snapshot("end");
+        assert_eq!(pool.root("v@end"), want, "history {history}");
+        let place = rng.below(size);
+        let byte = content.get(&(place / BLOCK)).map_or(0, |b| b[(place % BLOCK) as usize]);
+        pool.write(place, &[byte ^ (1 << rng.below(8))]);
+        pool.snapshot("other");
+        assert_ne!(pool.root("v@other"), want);
+        assert_eq!(pool.differing("v@end", "v@other", size), [place / BLOCK]);
+        pool.must(Op::Checkpoint);
+        pool = pool.restart(Crash::LoseAll);
+        // Reclaim reads too.
+        pool.must(Op::WaitReclaim);
+        pool.must(Op::Checkpoint);
+        let (root, read) = pool.data_read(|pool| pool.root("v@end"));
+        assert_eq!((root, read), (want, 0), "a stored root is read, not computed");
+    }
+    Ok(())
+}
+
 #[test]
 fn equal_content_has_equal_roots() {
-    for_seeds("equal_content_has_equal_roots", 60, |seed| {
-        let mut rng = Rng::new(seed);
-        let sizes = [3 * MIB + 512, 64 * MIB, 4096 * MIB, 1 << 40];
-        let size = *rng.pick(&sizes).unwrap();
-        let blocks = size / BLOCK;
-        let mut places: Vec<u64> = (0..rng.range(1, 40)).map(|_| rng.below(blocks)).collect();
-        places.extend((0..12).map(|_| rng.below(256)));
-        let content: Content =
-            places.iter().filter(|at| *at % 3 > 0).map(|&at| (at, block(seed ^ at))).collect();
-        let want = direct(size, &content);
-        for history in 0..2 {
-            let page_bytes = *rng.pick(&[8 << 10, 64 << 10, 1 << 20]).unwrap();
-            let config = Config { page_bytes, ..small_config(AckMode::Writethrough) };
-            let mut pool = wander(Pool::new(config, seed), size, &places, &mut rng);
-            let mut order: Vec<u64> = places.clone();
-            order.sort_by_key(|at| cow_sim::rng::mix(at ^ history));
-            if rng.one_in(2) {
-                pool.discard(0, blocks);
-            }
-            // What a history has left anywhere but at these places.
-            pool.discard(0, 1024.min(blocks));
-            for at in &places {
-                pool.discard(*at, 600.min(blocks - at));
-            }
-            for at in order {
-                match content.get(&at) {
-                    Some(bytes) => pool.write(at * BLOCK, bytes),
-                    None if rng.one_in(2) => pool.write(at * BLOCK, &[0; BLOCK_SIZE]),
-                    None => pool.discard(at, 1),
-                }
-            }
-            if rng.one_in(2) {
-                assert_eq!(pool.root("v"), want, "the head, history {history}");
-            }
-            pool.snapshot("end");
-            assert_eq!(pool.root("v@end"), want, "history {history}");
-            let place = rng.below(size);
-            let byte = content.get(&(place / BLOCK)).map_or(0, |b| b[(place % BLOCK) as usize]);
-            pool.write(place, &[byte ^ (1 << rng.below(8))]);
-            pool.snapshot("other");
-            assert_ne!(pool.root("v@other"), want);
-            assert_eq!(pool.differing("v@end", "v@other", size), [place / BLOCK]);
-            pool.must(Op::Checkpoint);
-            pool = pool.restart(Crash::LoseAll);
-            // Reclaim reads too.
-            pool.must(Op::WaitReclaim);
-            pool.must(Op::Checkpoint);
-            let (root, read) = pool.data_read(|pool| pool.root("v@end"));
-            assert_eq!((root, read), (want, 0), "a stored root is read, not computed");
-        }
-        Ok(())
-    });
+    for_seeds("equal_content_has_equal_roots", 60, two_ways);
+}
+
+/// A volume grows, to a higher tree of hashes too, and its root is made from that of before.
+fn grown(seed: u64) -> Result<(), String> {
+    let sizes = [MIB, 3 * MIB + 512, 4 * MIB, 64 * MIB, 4096 * MIB, 1 << 40];
+    let mut rng = Rng::new(seed);
+    let at = rng.index(sizes.len() - 1);
+    let (from, to) = (sizes[at], sizes[rng.range(at as u64 + 1, sizes.len() as u64) as usize]);
+    let mut pool = Pool::new(small_config(AckMode::Writethrough), seed);
+    pool.create(from);
+    let mut content = Content::new();
+    for _ in 0..rng.range(1, 9) {
+        let lba = rng.below(from / BLOCK);
+        pool.write(lba * BLOCK, &block(seed ^ lba));
+        content.insert(lba, block(seed ^ lba));
+    }
+    pool.snapshot("small");
+    assert_eq!(pool.root("v@small"), direct(from, &content));
+    pool.must(Op::Resize { volume: "v".into(), size_bytes: to, shrink: false });
+    if rng.one_in(2) {
+        let lba = rng.below(to / BLOCK);
+        pool.write(lba * BLOCK, &block(lba));
+        content.insert(lba, block(lba));
+    }
+    pool.snapshot("large");
+    let (root, read) = pool.data_read(|pool| pool.root("v@large"));
+    assert_eq!(root, direct(to, &content), "from {from} to {to} bytes");
+    assert!(read <= 1, "{read} blocks read for what has changed");
+    Ok(())
+}
+
+#[test]
+fn a_volume_that_grew_has_the_root_of_its_content() {
+    for_seeds("a_volume_that_grew_has_the_root_of_its_content", 60, grown);
+}
+
+/// What it is worth: faults planted in the hashing of what has changed are found.
+#[test]
+fn a_root_that_misses_a_change_is_noticed() {
+    type History = fn(u64) -> Result<(), String>;
+    let mutants: [(&str, &str, History); 3] = [
+        (
+            "rootsince",
+            "what the first snapshot after an ancestor has written is passed over",
+            two_ways,
+        ),
+        ("roothole", "what was discarded as a whole since an ancestor is passed over", two_ways),
+        ("rootsize", "pages of an ancestor of another size are taken as they are", grown),
+    ];
+    for (name, what, history) in mutants {
+        let fails = |seed, name| {
+            mutant::plant(name);
+            let result = catch_unwind(|| history(seed));
+            mutant::plant("");
+            !matches!(result, Ok(Ok(())))
+        };
+        let found = (0..100).find(|&seed| fails(seed, name));
+        let seed = found.unwrap_or_else(|| panic!("{name} survives: {what}"));
+        println!("{name:>13}: seed {seed:>4}: {what}");
+        assert!(!fails(seed, ""), "{name}: it is another fault that seed {seed} shows");
+    }
 }
 
 /// A volume of 64 MiB with 300 blocks of data, and one that differs in one block.

@@ -13,7 +13,7 @@ use crate::read::{Pin, read_mapped};
 use crate::seal_state::{PageSet, PagesOf};
 use crate::task::Cx;
 use cow_format::mapnode::Slot;
-use cow_format::{BLOCK_SIZE, Lba};
+use cow_format::{BLOCK_SIZE, Lba, mutant};
 use cow_merkle::{BuildError, Builder, Digest, FANOUT, Page, leaf_hash, resize, zero_hash};
 use std::rc::Rc;
 
@@ -124,7 +124,7 @@ async fn update(
     limit: usize,
 ) -> Result<PageSet, Stop> {
     let mut store = Store::of(base.pages.clone(), base.floor, limit);
-    if base.of.size_bytes != view.size_bytes {
+    if base.of.size_bytes != view.size_bytes && !mutant::is("rootsize") {
         resize(&mut store, base.of.size_bytes, view.size_bytes)?;
     }
     let builder = Builder::update(view.size_bytes, &mut store)?;
@@ -200,8 +200,8 @@ impl Hasher<'_> {
                 Next::End => break,
                 Next::Block(block) => (block, None),
                 Next::Hole(first, end) => match first_kept(base, first, end) {
-                    Some(block) => (block, Some(end)),
-                    None => {
+                    Some(block) if !mutant::is("roothole") => (block, Some(end)),
+                    _ => {
                         at = end;
                         continue;
                     }
