@@ -58,7 +58,7 @@ const MUTANTS: &[(&str, &str, How)] = &[
         How::Crashes,
     ),
     ("trimstale", "trim frees blocks and leaves the pointers to them", How::Tight),
-    ("pruneheld", "a prune deletes what is held", How::Policies),
+    ("pruneheld", "a prune counts what is held as what may go", How::Policies),
     ("keepless", "last=N keeps one less", How::Policies),
     ("keeptimed", "rules count and take snapshots with a time of their own", How::Policies),
     ("limitauto", "automatic snapshots count for the limit of a volume", How::Policies),
@@ -106,11 +106,14 @@ fn run(name: &'static str, how: How, seed: u64) -> Result<(), String> {
 /// Where the search begins, for those that take long to find.
 fn hint(name: &str) -> u64 {
     match name {
+        "grouponce" => 404,
         "nochain" => 280,
-        "nocursor" => 136,
+        "nocursor" => 257,
+        "nohoist" => 190,
         "noquarantine" => 60,
         "reusenow" => 900,
-        "reusepunched" => 1015,
+        "reusepunched" => 1663,
+        "trimstale" => 216,
         "walkafter" => 42,
         _ => 0,
     }

@@ -3,8 +3,8 @@
 use crate::error::TreeError;
 use crate::plan::RECORD_BYTES;
 use crate::tree::Tree;
+use cow_format::NodeId;
 use cow_format::record::Record;
-use cow_format::{NodeId, mutant};
 use std::collections::BTreeSet;
 
 /// Names that an error lists.
@@ -66,9 +66,7 @@ impl Tree {
             let Some(node) = self.node(id).filter(|node| node.is_live()) else {
                 return Err(TreeError::NotFound(format!("node {id}")));
             };
-            if !mutant::is("pruneheld") {
-                self.check_not_held(node)?;
-            }
+            self.check_not_held(node)?;
             if !node.is_head() {
                 snapshots.push(id);
                 continue;
