@@ -64,7 +64,8 @@ fn bundles<V>(sorted: Vec<(u64, V)>) -> Vec<(u64, Arc<Sorted<V>>)> {
     let mut bundles = Vec::with_capacity(all.len().div_ceil(1 << CHUNK_BITS));
     while let Some(&(first, _)) = all.as_slice().first() {
         let key = first >> CHUNK_BITS;
-        let count = all.as_slice().partition_point(|entry| entry.0 >> CHUNK_BITS == key);
+        let near = all.as_slice().iter().take(1 << CHUNK_BITS);
+        let count = near.take_while(|entry| entry.0 >> CHUNK_BITS == key).count();
         bundles.push((key, Arc::new(all.by_ref().take(count).collect())));
     }
     bundles

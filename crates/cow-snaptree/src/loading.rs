@@ -20,6 +20,11 @@ pub struct Loading {
     tree: Tree,
     /// By slot.
     nodes: Vec<Option<(u64, Arc<Node>)>>,
+    /// Slot of the entry that came last.
+    last: usize,
+    /// Nodes whose parent did not come just before them, and that parent: linked when all are there.
+    unlinked: Vec<(NodeId, NodeId)>,
+    live: Live,
     /// Hash of the name, and id, of each snapshot.
     names: Vec<(u64, u64)>,
     /// What a volume pays for, as far as it has not been charged: most nodes that follow each other
@@ -27,12 +32,24 @@ pub struct Loading {
     charge: (VolumeId, u64),
 }
 
-/// Live nodes by ascending id: heads, and the snapshots of each volume.
-#[derive(Default)]
+/// Live nodes: heads, and the snapshots of each volume.
+#[derive(Debug, Default)]
 struct Live {
     heads: Vec<NodeId>,
     snapshots: Vec<(VolumeId, NodeId)>,
     undos: Vec<(VolumeId, NodeId)>,
+}
+
+impl Live {
+    fn note(&mut self, node: &Node) {
+        let (id, volume) = (node.entry.id, node.entry.volume);
+        match node.entry.kind {
+            _ if !node.is_live() => {}
+            NodeKind::Head => self.heads.push(id),
+            NodeKind::Undo => self.undos.push((volume, id)),
+            _ => self.snapshots.push((volume, id)),
+        }
+    }
 }
 
 impl Loading {
@@ -41,6 +58,9 @@ impl Loading {
         Self {
             tree: Tree { counters, ..Tree::default() },
             nodes: Vec::with_capacity(slots),
+            last: 0,
+            unlinked: Vec::new(),
+            live: Live { snapshots: Vec::with_capacity(slots), ..Live::default() },
             names: Vec::with_capacity(slots),
             charge: (VolumeId(0), 0),
         }
@@ -50,7 +70,7 @@ impl Loading {
     ///
     /// # Errors
     /// `Corrupt`, naming what cannot be: a slot that is taken or that no table has, an id that was
-    /// never given out, a field that holds what it cannot.
+    /// never given out, a field that holds what it cannot, a parent that the node cannot have.
     pub fn enter(&mut self, slot: u32, entry: NodeEntry) -> Result<(), TreeError> {
         check_entry(&self.tree.counters, &entry)?;
         if slot >= MAX_NODES {
@@ -73,7 +93,28 @@ impl Loading {
             self.charge.0 = entry.volume;
         }
         self.charge.1 = self.charge.1.saturating_add(entry.born.data);
-        self.nodes[place] = Some((entry.id.0, Arc::new(Node::from_entry(slot, entry))));
+        let node = Node::from_entry(slot, entry);
+        self.live.note(&node);
+        self.link_to_last(&node)?;
+        self.nodes[place] = Some((node.entry.id.0, Arc::new(node)));
+        self.last = place;
+        Ok(())
+    }
+
+    /// Tells the parent of its child if it is the node before, as it is most often: that one is still
+    /// in the processor's cache.
+    fn link_to_last(&mut self, child: &Node) -> Result<(), TreeError> {
+        let (id, parent) = (child.entry.id, child.entry.parent);
+        if parent == NodeId(0) {
+            return Ok(());
+        }
+        match self.nodes.get_mut(self.last) {
+            Some(Some((last, above))) if *last == parent.0 => {
+                check_parent(above, child)?;
+                Arc::make_mut(above).children.insert(id);
+            }
+            _ => self.unlinked.push((id, parent)),
+        }
         Ok(())
     }
 
@@ -89,7 +130,7 @@ impl Loading {
     /// above the parent's (which excludes cycles), a snapshot of no volume, a volume with two heads.
     pub fn finish(mut self) -> Result<Tree, TreeError> {
         self.settle();
-        let Self { mut tree, nodes, names, .. } = self;
+        let Self { mut tree, nodes, unlinked, mut live, names, .. } = self;
         let slots = nodes.iter().zip(0..);
         let slots = slots.filter_map(|(node, slot)| Some((slot, NodeId(node.as_ref()?.0))));
         tree.slots = ChunkMap::from_sorted(slots.collect());
@@ -99,8 +140,9 @@ impl Loading {
         if let Some(pair) = nodes.windows(2).find(|pair| pair[0].0 == pair[1].0) {
             return corrupt(format!("node {} twice", pair[0].0));
         }
-        let live = link(&mut nodes)?;
+        link(&mut nodes, &unlinked)?;
         tree.nodes = ChunkMap::from_sorted(nodes);
+        live.heads.sort();
         tree.enter_volumes(&live.heads)?;
         tree.enter_snapshots(live.snapshots, |volume, ids| {
             volume.snapshots = IdSet::from_sorted(ids);
@@ -139,40 +181,32 @@ fn check_entry(counters: &Counters, entry: &NodeEntry) -> Result<(), TreeError> 
     Ok(())
 }
 
-/// Tells the nodes, by ascending id, of their children.
-fn link(nodes: &mut [(u64, Arc<Node>)]) -> Result<Live, TreeError> {
-    let mut live = Live::default();
-    for at in 0..nodes.len() {
-        let child = &nodes[at].1;
-        let (id, parent, volume) = (child.entry.id, child.entry.parent, child.entry.volume);
-        match child.entry.kind {
-            _ if !child.is_live() => {}
-            NodeKind::Head => live.heads.push(id),
-            NodeKind::Undo => live.undos.push((volume, id)),
-            _ => live.snapshots.push((volume, id)),
-        }
-        if parent == NodeId(0) {
-            continue;
-        }
-        // Most often it is the one before.
-        let before = at.checked_sub(1).filter(|&before| nodes[before].0 == parent.0);
-        let find = || nodes.binary_search_by_key(&parent.0, |node| node.0).ok();
-        let Some(above_at) = before.or_else(find) else {
+/// Tells nodes, which are in order of their ids, of these children, which come with their parents.
+fn link(nodes: &mut [(u64, Arc<Node>)], children: &[(NodeId, NodeId)]) -> Result<(), TreeError> {
+    for &(id, parent) in children {
+        let at = |id: NodeId| nodes.binary_search_by_key(&id.0, |node| node.0).ok();
+        let (Some(child), Some(above)) = (at(id), at(parent)) else {
             return corrupt(format!("node {id}: unknown parent {parent}"));
         };
-        let above = &nodes[above_at].1;
-        let fits = above.entry.kind != NodeKind::Pool
-            && above.entry.label_gen < child.entry.label_gen
-            && above.entry.family == child.entry.family
-            && above.entry.kind != NodeKind::Head;
-        // A walk has one child at most, and its neighbours rest.
-        let walks = |node: &Node| node.entry.state == NodeState::Walking;
-        if !fits || (walks(above) && (walks(child) || !above.children.is_empty())) {
-            return corrupt(format!("node {id}: cannot stand below node {parent}"));
-        }
-        Arc::make_mut(&mut nodes[above_at].1).children.insert(id);
+        check_parent(&nodes[above].1, &nodes[child].1)?;
+        Arc::make_mut(&mut nodes[above].1).children.insert(id);
     }
-    Ok(live)
+    Ok(())
+}
+
+/// Whether `child` can stand below `above`, which does not know of it yet.
+fn check_parent(above: &Node, child: &Node) -> Result<(), TreeError> {
+    let fits = above.entry.kind != NodeKind::Pool
+        && above.entry.label_gen < child.entry.label_gen
+        && above.entry.family == child.entry.family
+        && above.entry.kind != NodeKind::Head;
+    // A walk has one child at most, and its neighbours rest.
+    let walks = |node: &Node| node.entry.state == NodeState::Walking;
+    if !fits || (walks(above) && (walks(child) || !above.children.is_empty())) {
+        let (id, parent) = (child.entry.id, above.entry.id);
+        return corrupt(format!("node {id}: cannot stand below node {parent}"));
+    }
+    Ok(())
 }
 
 impl Tree {
@@ -201,13 +235,13 @@ impl Tree {
         Ok(())
     }
 
-    /// Gives each volume its snapshots, which come by ascending id.
+    /// Gives each volume its snapshots, by ascending id.
     fn enter_snapshots(
         &mut self,
         mut all: Vec<(VolumeId, NodeId)>,
         give: impl Fn(&mut Volume, &mut dyn Iterator<Item = NodeId>),
     ) -> Result<(), TreeError> {
-        all.sort_by_key(|of| of.0);
+        all.sort();
         for of_one in all.chunk_by(|a, b| a.0 == b.0) {
             let (volume, first) = of_one[0];
             let Some(volume) = self.volumes.get_mut(volume.0) else {
@@ -224,7 +258,7 @@ impl Tree {
             let mut seen = BTreeSet::new();
             let nodes = same_hash.iter().filter_map(|&(_, id)| self.node(NodeId(id)));
             for entry in nodes.map(|node| &node.entry) {
-                if !seen.insert((entry.volume, &entry.name)) {
+                if !seen.insert((entry.volume, entry.name.as_str())) {
                     return corrupt(format!("snapshot name {} twice", entry.name));
                 }
             }
