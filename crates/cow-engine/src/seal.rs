@@ -31,8 +31,6 @@ use pace::Pace;
 use std::rc::Rc;
 use view::View;
 
-const NONE: [u8; 32] = [0; 32];
-
 /// The content root of `VOL@SNAP`, or of `VOL` at a moment after this call.
 pub(crate) async fn root(cx: &Cx, name: String) -> OpResult {
     if let Some(reply) = known_reply(cx, &name)? {
@@ -108,7 +106,7 @@ impl Core {
     fn known_root(&self, id: NodeId) -> Option<[u8; 32]> {
         let node = self.pool.as_ref()?.tree.node(id).filter(|node| node.is_snapshot())?;
         let unsaved = self.seal.unsaved.get(&id).copied();
-        unsaved.or_else(|| Some(node.entry.merkle).filter(|root| *root != NONE))
+        unsaved.or_else(|| node.entry.merkle.as_deref().copied())
     }
 
     /// A fold freezes: its table is to have the roots that there are.
@@ -126,7 +124,7 @@ impl Core {
     /// A fold is published: what its table has is saved.
     pub(crate) fn roots_saved(&mut self) {
         let Some(Pool { tree, .. }) = &self.pool else { return };
-        let saved = |id| tree.node(id).is_none_or(|node| node.entry.merkle != NONE);
+        let saved = |id| tree.node(id).is_none_or(|node| node.entry.merkle.is_some());
         self.seal.unsaved.retain(|&id, _| !saved(id));
         self.seal.look = true;
     }

@@ -3,7 +3,7 @@
 
 use crate::blob::BlobRef;
 use crate::wire::{Malformed, Reader, Writer};
-use crate::{FamilyId, FormatError, Gen, NodeId, Phys, VolumeId};
+use crate::{FamilyId, FormatError, Gen, Name, NodeId, Phys, VolumeId};
 
 /// Bytes of an entry.
 pub const ENTRY_LEN: usize = 512;
@@ -127,8 +127,8 @@ pub struct NodeEntry {
     pub row: BlobRef,
     /// Its properties and hold tags.
     pub props: BlobRef,
-    /// Content root; zero when not computed.
-    pub merkle: [u8; 32],
+    /// Content root, which few have; `None` (zero in the table) when not computed.
+    pub merkle: Option<Box<[u8; 32]>>,
     /// How many holds it has.
     pub holds: u32,
     /// Snapshots taken in one instant share it; 0 for none.
@@ -147,7 +147,7 @@ pub struct NodeEntry {
     /// was not.
     pub freeze_ms: u32,
     /// Snapshot name, or for a head the name of the volume.
-    pub name: String,
+    pub name: Name,
 }
 
 /// See [`NodeEntry::inexact`].
@@ -193,7 +193,7 @@ impl NodeEntry {
             w.u32(blob.crc);
             w.u32(blob.len);
         }
-        w.bytes.extend_from_slice(&self.merkle);
+        w.bytes.extend_from_slice(self.merkle.as_deref().unwrap_or(&[0; 32]));
         w.u64(u64::from(self.holds));
         let tail = [self.group, self.expiry_ns, self.created_ns, self.rollback_gen];
         tail.iter().for_each(|&v| w.u64(v));
@@ -249,7 +249,8 @@ fn parse(bytes: &[u8]) -> Result<Option<NodeEntry>, Malformed> {
     for blob in [&mut e.row, &mut e.props] {
         *blob = BlobRef { phys: Phys(r.u64()?), crc: r.u32()?, len: r.u32()? };
     }
-    e.merkle.copy_from_slice(r.bytes(32)?);
+    let merkle = r.bytes(32)?.try_into().map_err(|_| Malformed)?;
+    e.merkle = (merkle != [0; 32]).then(|| Box::new(merkle));
     e.holds = r.u64()? as u32;
     for v in [&mut e.group, &mut e.expiry_ns, &mut e.created_ns, &mut e.rollback_gen] {
         *v = r.u64()?;
@@ -261,7 +262,7 @@ fn parse(bytes: &[u8]) -> Result<Option<NodeEntry>, Malformed> {
         return Err(Malformed);
     }
     let name = &bytes[NAME_AT..NAME_AT + name_len];
-    e.name = std::str::from_utf8(name).map_err(|_| Malformed)?.to_owned();
+    e.name = std::str::from_utf8(name).map_err(|_| Malformed)?.into();
     Ok(Some(e))
 }
 

@@ -16,6 +16,7 @@ pub mod frame;
 pub mod geometry;
 pub mod mapnode;
 pub mod mutant;
+mod name;
 pub mod page;
 pub mod record;
 mod size;
@@ -27,6 +28,7 @@ pub mod wire;
 
 pub use buf::{Block, BlockMemory, Buf, BufPool, BufSlice, BufSource};
 pub use error::FormatError;
+pub use name::{Name, SHORT_NAME};
 pub use size::{SIZE_UNITS, parse_size};
 pub use units::{Epoch, FamilyId, FrameSeq, Gen, Lba, NodeId, Phys, VolumeId};
 

@@ -260,12 +260,12 @@ fn entry_round_trip() {
         born: Count { data: 11, map: 12 },
         mapped: Count { data: 13, map: 14 },
         row: blob::BlobRef { phys: Phys(15), crc: 16, len: 17 },
-        merkle: [18; 32],
+        merkle: Some(Box::new([18; 32])),
         expiry_ns: u64::MAX,
         stands_on: 19,
         origin: NodeId(20),
         freeze_ms: 21,
-        name: "x".repeat(128),
+        name: "x".repeat(128).into(),
         ..NodeEntry::default()
     };
     let bytes = entry.encode();

@@ -48,7 +48,7 @@ impl Tree {
     /// A content root was computed for the node's tree.
     pub fn set_merkle(&mut self, id: NodeId, merkle: [u8; 32]) {
         if let Some(node) = self.node_mut(id) {
-            node.entry.merkle = merkle;
+            node.entry.merkle = Some(Box::new(merkle));
         }
     }
 

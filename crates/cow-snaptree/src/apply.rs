@@ -6,7 +6,7 @@ use crate::error::{TreeError, corrupt};
 use crate::name::valid_name;
 use crate::node::Node;
 use crate::plan::valid_size;
-use crate::props::{Edit, Props};
+use crate::props::{Edit, Kept, Props};
 use crate::tree::{POOL_NODE, Tree};
 use cow_format::entry::{Consistency, NodeEntry, NodeKind};
 use cow_format::record::{PropChange, Record, Replaced, RollbackMember, SnapMember};
@@ -182,7 +182,7 @@ impl Tree {
             size_bytes: size,
             created_ns: new.time_ns,
             origin: new.parent,
-            name: new.name.to_owned(),
+            name: new.name.into(),
             ..NodeEntry::default()
         };
         self.insert_node(Node::new(entry));
@@ -303,7 +303,7 @@ impl Tree {
         let entry = entry(&self.node(old)?.entry);
         let mut node = Node::new(NodeEntry { id: new, ..entry });
         let from = self.node_mut(old)?;
-        node.props = from.props.replace(Props::default());
+        node.props = from.props.replace(Kept::default());
         node.edits = std::mem::take(&mut from.edits);
         if from.entry.props.len > 0 {
             // The blob carries the old node's id: the next fold writes it under the new one.
@@ -357,7 +357,7 @@ fn head_after(old: &NodeEntry) -> NodeEntry {
 
 /// What every head gets that becomes a snapshot.
 fn name_snapshot(entry: &mut NodeEntry, name: &str, time_ns: u64, frame: FrameSeq) {
-    entry.name = name.to_owned();
+    entry.name = name.into();
     entry.created_ns = time_ns;
     entry.stands_on = frame.0;
 }

@@ -133,7 +133,7 @@ impl Tree {
         if let Some(node) = self.node_cache_mut(id) {
             node.edits.clear();
             node.entry.holds = holds;
-            node.props = Some(props);
+            node.props = Some(props.into());
         }
         self.note_group(id);
         self.learn_space(id);
@@ -153,13 +153,13 @@ impl Tree {
         if let Some(node) = self.node_mut(id) {
             node.edits.clear();
             node.entry.holds = holds;
-            node.props = Some(props);
+            node.props = Some(props.into());
         }
     }
 
     /// The payload of a node's properties, which must be loaded; no bytes for none.
     pub fn props_payload(&self, id: NodeId) -> Vec<u8> {
-        let props = self.node(id).and_then(|node| node.props.as_ref());
+        let props = self.node(id).and_then(|node| node.props.as_deref());
         debug_assert!(props.is_some(), "properties that are not loaded are written");
         props.map_or_else(Vec::new, Props::encode)
     }

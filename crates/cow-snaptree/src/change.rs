@@ -99,7 +99,7 @@ impl Tree {
             }
         }
         if let Some(node) = self.node_mut(id) {
-            node.entry.name = name.to_owned();
+            node.entry.name = name.into();
             if node.entry.kind == NodeKind::Undo {
                 node.entry.kind = NodeKind::User;
                 node.entry.expiry_ns = 0;
@@ -121,7 +121,7 @@ impl Tree {
         if !may {
             return corrupt(format!("properties of node {id}, which is not in use"));
         }
-        let mut props = node.props.clone();
+        let mut props = node.props.as_deref().cloned();
         if let Some(props) = &mut props {
             props.edit(&edit);
             if props.check_size().is_err() {
@@ -154,7 +154,7 @@ impl Tree {
         if props.is_none() {
             node.edits.push(edit);
         }
-        node.props = props;
+        node.props = props.map(Into::into);
         self.dirty_props.insert(id);
         self.note_group(id);
         Ok(())
@@ -167,7 +167,7 @@ impl Tree {
         }
         if let Some(node) = self.node_cache_mut(id) {
             node.entry.policy = has_policy(&props);
-            node.props = Some(props);
+            node.props = Some(props.into());
         }
         self.note_group(id);
     }

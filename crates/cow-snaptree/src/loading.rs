@@ -130,7 +130,7 @@ impl Loading {
     /// above the parent's (which excludes cycles), a snapshot of no volume, a volume with two heads.
     pub fn finish(mut self) -> Result<Tree, TreeError> {
         self.settle();
-        let Self { mut tree, nodes, unlinked, mut live, names, .. } = self;
+        let Self { mut tree, nodes, unlinked, live, names, .. } = self;
         let slots = nodes.iter().zip(0..);
         let slots = slots.filter_map(|(node, slot)| Some((slot, NodeId(node.as_ref()?.0))));
         tree.slots = ChunkMap::from_sorted(slots.collect());
@@ -142,7 +142,6 @@ impl Loading {
         }
         link(&mut nodes, &unlinked)?;
         tree.nodes = ChunkMap::from_sorted(nodes);
-        live.heads.sort();
         tree.enter_volumes(&live.heads)?;
         tree.enter_snapshots(live.snapshots, |volume, ids| {
             volume.snapshots = IdSet::from_sorted(ids);

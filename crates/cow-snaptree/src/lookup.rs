@@ -136,5 +136,5 @@ impl Tree {
 }
 
 fn is_named(entry: &NodeEntry, volume: VolumeId, name: &str) -> bool {
-    entry.volume == volume && entry.name == name
+    entry.volume == volume && entry.name == *name
 }

@@ -269,7 +269,7 @@ impl Tree {
             _ => self.resolve(name).map(|id| (id, id))?,
         };
         let mut props = match self.node(id) {
-            Some(node) => node.props.clone().ok_or(TreeError::NotLoaded(id))?,
+            Some(node) => node.props.as_deref().cloned().ok_or(TreeError::NotLoaded(id))?,
             None => {
                 self.check_room(1, ROLLBACK_SLOTS)?;
                 Props::default()
@@ -308,7 +308,7 @@ impl Tree {
     pub fn plan_hold(&self, name: &str, tag: &str, set: bool) -> Result<Vec<Record>, TreeError> {
         let id = self.resolve(name)?;
         check_tag(tag)?;
-        let props = self.node(id).and_then(|node| node.props.as_ref());
+        let props = self.node(id).and_then(|node| node.props.as_deref());
         let mut props = props.cloned().ok_or(TreeError::NotLoaded(id))?;
         let what = || format!("hold {tag} on {name}");
         if set && !props.holds.insert(tag.to_owned()) {
@@ -390,7 +390,7 @@ impl Tree {
             return Ok(());
         }
         let id = node.entry.id;
-        let props = node.props.as_ref().ok_or(TreeError::NotLoaded(id))?;
+        let props = node.props.as_deref().ok_or(TreeError::NotLoaded(id))?;
         let tags: Vec<&str> = props.holds.iter().map(String::as_str).collect();
         let name = self.full_name(id).unwrap_or_default();
         Err(TreeError::Busy(format!("{name} is held by {}", tags.join(", "))))

@@ -90,7 +90,7 @@ impl Tree {
     pub(crate) fn check_snapshot_limit(&self, id: VolumeId) -> Result<(), TreeError> {
         let Some(volume) = self.volume(id) else { return Ok(()) };
         let Some(head) = self.node(volume.head) else { return Ok(()) };
-        let props = head.props.as_ref().ok_or(TreeError::NotLoaded(volume.head))?;
+        let props = head.props.as_deref().ok_or(TreeError::NotLoaded(volume.head))?;
         // What an older program let pass as a value is no limit.
         let Some(limit) = props.map.get(LIMIT).and_then(|value| parse_limit(value)) else {
             return Ok(());
@@ -110,7 +110,7 @@ impl Tree {
     /// The limit of a group, if it has one.
     fn group_limit(&self, group: &str) -> Result<Option<usize>, TreeError> {
         let Some(pool) = self.node(POOL_NODE) else { return Ok(None) };
-        let props = pool.props.as_ref().ok_or(TreeError::NotLoaded(POOL_NODE))?;
+        let props = pool.props.as_deref().ok_or(TreeError::NotLoaded(POOL_NODE))?;
         let value = props.map.get(&format!("{GROUP_LIMIT}{group}"));
         Ok(value.and_then(|value| parse_limit(value)))
     }

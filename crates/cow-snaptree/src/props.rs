@@ -11,6 +11,8 @@ use cow_format::entry::{MAX_NAME, MAX_PROPS};
 use cow_format::record::PropChange;
 use cow_format::wire::{Malformed, Reader, Writer};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Deref;
+use std::sync::Arc;
 
 /// Which snapshots of a volume are kept.
 pub const KEEP: &str = "keep";
@@ -36,6 +38,26 @@ pub struct Props {
     pub map: BTreeMap<String, String>,
     /// Tags of holds: while there is one the node cannot be deleted.
     pub holds: BTreeSet<String>,
+}
+
+/// Those of a node: copies share them, and where there are none they need no memory.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Kept(Option<Arc<Props>>);
+
+static NONE: Props = Props { map: BTreeMap::new(), holds: BTreeSet::new() };
+
+impl From<Props> for Kept {
+    fn from(props: Props) -> Self {
+        Self((!props.is_empty()).then(|| Arc::new(props)))
+    }
+}
+
+impl Deref for Kept {
+    type Target = Props;
+
+    fn deref(&self) -> &Props {
+        self.0.as_deref().unwrap_or(&NONE)
+    }
 }
 
 /// A change to properties that are not loaded yet.

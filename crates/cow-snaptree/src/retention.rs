@@ -127,7 +127,7 @@ impl Tree {
         let Some(head) = self.node(volume.head).filter(|head| head.entry.policy) else {
             return Ok(Vec::new());
         };
-        let props = head.props.as_ref().ok_or(TreeError::NotLoaded(volume.head))?;
+        let props = head.props.as_deref().ok_or(TreeError::NotLoaded(volume.head))?;
         // What an older program let pass as a value is no rule.
         let keep = props.map.get(KEEP).and_then(|value| Keep::parse(value).ok());
         let Some(keep) = keep else { return Ok(Vec::new()) };

@@ -14,17 +14,20 @@ use cow_format::entry::Count;
 use cow_format::wire::{Reader, Writer};
 use std::collections::BTreeMap;
 
+type Cells = BTreeMap<Gen, Count>;
+
 /// A kill row. One whose blob was not read yet holds what was counted since, to be added to it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Row {
-    cells: BTreeMap<Gen, Count>,
+    /// None where there is no cell: a pool with many snapshots has many rows, and few with cells.
+    cells: Option<Box<Cells>>,
     loaded: bool,
 }
 
 impl Row {
     /// The row of a new node: empty, and known to be.
     pub(crate) fn empty() -> Self {
-        Self { cells: BTreeMap::new(), loaded: true }
+        Self { cells: None, loaded: true }
     }
 
     /// A row whose cells are in a blob.
@@ -39,32 +42,32 @@ impl Row {
 
     /// Whether it has no cell, as far as it is loaded.
     pub(crate) fn is_empty(&self) -> bool {
-        self.cells.is_empty()
+        self.cells.is_none()
     }
 
     /// Cells by ascending birth: counts of data blocks and map nodes.
     pub fn cells(&self) -> impl Iterator<Item = (Gen, Count)> {
-        self.cells.iter().map(|(&birth, &count)| (birth, count))
+        self.cells.iter().flat_map(|cells| cells.iter()).map(|(&birth, &count)| (birth, count))
     }
 
     /// Sum of the cells with `above < birth <= to`.
     pub(crate) fn sum(&self, above: Gen, to: Gen) -> Count {
-        let mut sum = Count::default();
-        if above < to {
-            let bounds = (std::ops::Bound::Excluded(above), std::ops::Bound::Included(to));
-            self.cells.range(bounds).for_each(|(_, &count)| sum = add(sum, count));
-        }
-        sum
+        let Some(cells) = self.cells.as_ref().filter(|_| above < to) else {
+            return Count::default();
+        };
+        let bounds = (std::ops::Bound::Excluded(above), std::ops::Bound::Included(to));
+        cells.range(bounds).fold(Count::default(), |sum, (_, &count)| add(sum, count))
     }
 
     pub(crate) fn add(&mut self, birth: Gen, count: Count) {
-        let cell = self.cells.entry(birth).or_default();
+        let cell = self.cells.get_or_insert_default().entry(birth).or_default();
         *cell = add(*cell, count);
     }
 
     /// Takes `count` off a cell; false, and no change, if it holds less.
     pub(crate) fn take(&mut self, birth: Gen, count: Count) -> bool {
-        let Some(cell) = self.cells.get_mut(&birth) else { return count == Count::default() };
+        let cell = self.cells.as_mut().and_then(|cells| cells.get_mut(&birth));
+        let Some(cell) = cell else { return count == Count::default() };
         let (Some(data), Some(map)) =
             (cell.data.checked_sub(count.data), cell.map.checked_sub(count.map))
         else {
@@ -72,7 +75,10 @@ impl Row {
         };
         *cell = Count { data, map };
         if *cell == Count::default() {
-            self.cells.remove(&birth);
+            if let Some(cells) = &mut self.cells {
+                cells.remove(&birth);
+            }
+            self.cells.take_if(|cells| cells.is_empty());
         }
         true
     }
@@ -80,8 +86,15 @@ impl Row {
     /// Drops the cells with `above < birth <= to` and returns their sum.
     pub(crate) fn drop_range(&mut self, above: Gen, to: Gen) -> Count {
         let sum = self.sum(above, to);
-        self.cells.retain(|&birth, _| birth <= above || birth > to);
+        self.retain(|birth| birth <= above || birth > to);
         sum
+    }
+
+    fn retain(&mut self, stays: impl Fn(Gen) -> bool) {
+        if let Some(cells) = &mut self.cells {
+            cells.retain(|&birth, _| stays(birth));
+        }
+        self.cells.take_if(|cells| cells.is_empty());
     }
 
     /// Adds every cell of `other`.
@@ -92,7 +105,7 @@ impl Row {
     /// Bytes of its payload, as far as it is loaded.
     pub(crate) fn encoded_len(&self) -> usize {
         let parts = |count: u64| count.div_ceil(u64::from(u32::MAX)) as usize;
-        self.cells.values().map(|c| CELL_LEN * parts(c.data).max(parts(c.map))).sum()
+        self.cells().map(|(_, c)| CELL_LEN * parts(c.data).max(parts(c.map))).sum()
     }
 
     /// The payload of its blob. A cell of more than 2^32 - 1 blocks (16 TiB killed of one birth)

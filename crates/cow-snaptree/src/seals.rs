@@ -20,7 +20,7 @@ pub(crate) fn check_roots(key: &str, value: Option<&String>) -> Result<(), TreeE
 impl Tree {
     /// What a node's property `roots` says, as far as its properties are in memory.
     fn roots_of(&self, id: NodeId) -> Option<bool> {
-        let value = self.node(id)?.props.as_ref()?.map.get(ROOTS)?;
+        let value = self.node(id)?.props.as_deref()?.map.get(ROOTS)?;
         Some(value == "on")
     }
 

@@ -33,7 +33,7 @@ impl Tree {
     /// `NotLoaded` for the pool's properties.
     pub fn undo_for_space(&self) -> Result<Option<u8>, TreeError> {
         let Some(pool) = self.node(POOL_NODE) else { return Ok(None) };
-        let props = pool.props.as_ref().ok_or(TreeError::NotLoaded(POOL_NODE))?;
+        let props = pool.props.as_deref().ok_or(TreeError::NotLoaded(POOL_NODE))?;
         Ok(props.map.get(UNDO_FOR_SPACE).and_then(|value| parse(value)))
     }
 

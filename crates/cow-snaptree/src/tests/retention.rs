@@ -161,7 +161,7 @@ fn set(tree: &mut Tree, name: &str, key: &str, value: Option<&str>) -> Result<()
 
 fn not_kept(tree: &Tree, volume: &str) -> Vec<String> {
     let id = tree.volume_by_name(volume).unwrap();
-    let names = |id: NodeId| tree.node(id).unwrap().entry.name.clone();
+    let names = |id: NodeId| tree.node(id).unwrap().entry.name.to_string();
     tree.not_kept(id).unwrap().into_iter().map(names).collect()
 }
 

@@ -84,10 +84,10 @@ fn a_table_that_cannot_be_is_refused() {
     check(": kind", &|e| e[1].1.kind = NodeKind::Pool);
     check("cannot stand below", &|e| e[id("b")].1.kind = NodeKind::Head);
     check("two heads", &|e| e[id("c")].1.volume = e[id("v")].1.volume);
-    check(": name", &|e| e[id("b")].1.name = "a/b".to_owned());
-    check("snapshot name undo.1 twice", &|e| e[id("b")].1.name = "undo.1".to_owned());
+    check(": name", &|e| e[id("b")].1.name = "a/b".into());
+    check("snapshot name undo.1 twice", &|e| e[id("b")].1.name = "undo.1".into());
     check("volume name v twice", &|e| {
-        e.iter_mut().filter(|e| e.1.name == "c").for_each(|e| e.1.name = "v".to_owned());
+        e.iter_mut().filter(|e| e.1.name == "c").for_each(|e| e.1.name = "v".into());
     });
     check("belongs to no volume", &|e| {
         e.iter_mut().filter(|e| e.1.name == "v").for_each(|e| e.1.state = NodeState::Deleting);

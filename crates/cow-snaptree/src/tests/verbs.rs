@@ -53,7 +53,7 @@ fn rollback(tree: &mut Tree, volume: &str, name: &str) -> Vec<Record> {
 fn undos(tree: &Tree, volume: &str) -> Vec<String> {
     let id = tree.volume_by_name(volume).unwrap();
     let undos = &tree.volume(id).unwrap().undos;
-    undos.iter().map(|&id| tree.node(id).unwrap().entry.name.clone()).collect()
+    undos.iter().map(|&id| tree.node(id).unwrap().entry.name.to_string()).collect()
 }
 
 fn busy(result: Result<Vec<Record>, TreeError>) -> String {
