@@ -258,12 +258,12 @@ impl<M: Machine> World<M> {
         self.resumed
     }
 
-    /// Pumps until nothing is in flight.
+    /// Pumps until nothing is in flight, and nothing has stopped for the sake of others.
     ///
     /// # Errors
     /// When the run is stuck or hung.
     pub fn run_until_idle(&mut self) -> Result<(), String> {
-        while !self.is_idle() {
+        while !self.is_idle() || self.machine.is_paused() {
             self.pump()?;
         }
         Ok(())

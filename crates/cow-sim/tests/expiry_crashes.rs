@@ -92,6 +92,7 @@ fn split(mut state: State) -> (State, BTreeMap<String, Option<u64>>, BTreeMap<St
             }
             !expires
         });
+        volume.taken.retain(|name| !name.starts_with('x'));
     }
     let mut clones = BTreeMap::new();
     state.volumes.retain(|name, volume| {
