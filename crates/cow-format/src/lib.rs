@@ -28,7 +28,7 @@ pub mod wire;
 
 pub use buf::{Block, BlockMemory, Buf, BufPool, BufSlice, BufSource};
 pub use error::FormatError;
-pub use name::{Name, SHORT_NAME};
+pub use name::Name;
 pub use size::{SIZE_UNITS, parse_size};
 pub use units::{Epoch, FamilyId, FrameSeq, Gen, Lba, NodeId, Phys, VolumeId};
 

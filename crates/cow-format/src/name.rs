@@ -5,7 +5,7 @@ use std::fmt;
 use std::ops::Deref;
 
 /// Longest name, in bytes, that lies in the [`Name`] itself.
-pub const SHORT_NAME: usize = 22;
+const SHORT_NAME: usize = 22;
 
 /// A name that does not change. 24 bytes.
 #[derive(Clone)]

@@ -109,37 +109,31 @@ fn a_fold_that_can_hardly_keep_up_is_pressed() {
     pool.check();
 }
 
-/// A size that counts do not give: the image is deleted, and its clones have dropped what it had.
-#[test]
-fn writes_are_answered_while_a_size_is_walked() {
+/// Walks leaf by leaf what [`clones`] have, for `op`; writes are answered meanwhile.
+fn is_walked_in_turns(op: Op) {
     let (mut pool, export) = clones();
-    let names = vec!["one@old".into(), "two@old".into()];
-    let (pauses, written) = watch(&mut pool, export, Op::SetSize { names, wait: true });
+    let (pauses, written) = watch(&mut pool, export, op);
     // A tick ends a pause too.
     assert!(pauses >= LEAVES / 2, "{pauses} pauses over {LEAVES} leaves");
     assert!(written >= 4, "{written} writes were answered meanwhile");
     pool.check();
+}
+
+/// A size that counts do not give: the image is deleted, and its clones have dropped what it had.
+#[test]
+fn writes_are_answered_while_a_size_is_walked() {
+    let names = vec!["one@old".into(), "two@old".into()];
+    is_walked_in_turns(Op::SetSize { names, wait: true });
 }
 
 #[test]
 fn writes_are_answered_while_two_states_are_compared() {
-    let (mut pool, export) = clones();
-    let query = cow_engine::DiffQuery::all("one@old", "one", 1000);
-    let (pauses, written) = watch(&mut pool, export, Op::Diff(query));
-    // A tick ends a pause too.
-    assert!(pauses >= LEAVES / 2, "{pauses} pauses over {LEAVES} leaves");
-    assert!(written >= 4, "{written} writes were answered meanwhile");
-    pool.check();
+    is_walked_in_turns(Op::Diff(cow_engine::DiffQuery::all("one@old", "one", 1000)));
 }
 
 #[test]
 fn writes_are_answered_while_a_root_is_computed() {
-    let (mut pool, export) = clones();
-    let (pauses, written) = watch(&mut pool, export, Op::Root { name: "one@old".into() });
-    // A tick ends a pause too.
-    assert!(pauses >= LEAVES / 2, "{pauses} pauses over {LEAVES} leaves");
-    assert!(written >= 4, "{written} writes were answered meanwhile");
-    pool.check();
+    is_walked_in_turns(Op::Root { name: "one@old".into() });
 }
 
 /// Two clones of an image that is gone, every leaf of which each has written anew; and a volume to

@@ -20,7 +20,7 @@ impl Pace {
     /// Waits until the next slice may begin.
     pub(super) async fn turn(&self, cx: &Cx, node: NodeId) -> Result<(), Error> {
         if matches!(self, Self::Asked) {
-            // He waits, and others must not for him.
+            // Whoever asked waits; others have their turn between the slices.
             cx.pause().await;
             return Ok(());
         }
