@@ -128,7 +128,7 @@ impl Allocator {
         }
         let at = |run: &Run| (Phys(zone * ZONE_BLOCKS + u64::from(run.start)), run.len.into());
         let found = runs.iter().map(at).collect();
-        self.leaving.discarding.insert(zone, runs);
+        self.leaving.discarding.entry(zone).or_default().extend(runs);
         Ok(found)
     }
 
@@ -136,7 +136,7 @@ impl Allocator {
     /// once more: runs of whole cells, about `most` blocks of them, each to be handed to
     /// [`Allocator::end_discard`]. Second, where in the zone to go on; `None` at its end.
     ///
-    /// Nothing else of the zone may be in a discard. Nothing was ever written to a fresh zone.
+    /// Nothing was ever written to a fresh zone.
     ///
     /// # Errors
     /// [`AllocError::NeedZone`]; nothing has changed then.
@@ -173,7 +173,7 @@ impl Allocator {
         let found = runs.iter().map(|run| (first.offset(run.start.into()), run.len.into()));
         let found = found.collect();
         if !runs.is_empty() {
-            self.leaving.discarding.insert(zone, runs);
+            self.leaving.discarding.entry(zone).or_default().extend(runs);
         }
         Ok((found, (at + cell_blocks <= end).then_some(at)))
     }
