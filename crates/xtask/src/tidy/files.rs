@@ -30,6 +30,9 @@ const TOO_LONG_ALLOWED: &[(&str, &str)] = &[];
 const MACHINE_PATHS: &[&str] =
     &[concat!("/ho", "me/"), concat!("/ro", "ot/"), concat!("/Us", "ers/"), concat!("/wo", "rk/")];
 
+/// What a merge that was not finished leaves at the beginning of a line; it says more behind it.
+const CONFLICTS: &[&str] = &[concat!("<<<<", "<<< "), concat!(">>>>", ">>> ")];
+
 /// Macros that leave a hole in the code.
 const HOLES: &[&str] = &[concat!("to", "do!("), concat!("unimple", "mented!(")];
 
@@ -143,6 +146,7 @@ fn words(path: &str, text: &str, report: &mut Report) {
     for (index, line) in text.lines().enumerate() {
         let mut refuse = |word| report.error(format!("{path}:{}: `{word}`", index + 1));
         MACHINE_PATHS.iter().filter(|word| names_absolute_path(line, word)).for_each(&mut refuse);
+        CONFLICTS.iter().filter(|word| line.starts_with(**word)).for_each(&mut refuse);
         if path.ends_with(".rs") {
             HOLES.iter().filter(|word| line.contains(**word)).for_each(&mut refuse);
         }

@@ -235,6 +235,17 @@ fn machine_paths_and_holes_are_refused() {
 }
 
 #[test]
+fn conflict_markers_are_refused() {
+    let fixture = Fixture::new();
+    fixture.write("docs/a.md", concat!("x\n<<<<", "<<< HEAD\ny\n=======\nz\n"));
+    fixture.refused(&["docs/a.md:2"]);
+    fixture.write("docs/a.md", concat!("z\n>>>>", ">>> other\n"));
+    fixture.refused(&["docs/a.md:2"]);
+    fixture.write("docs/a.md", "Title\n=======\n");
+    assert_eq!(fixture.errors(), Vec::<String>::new());
+}
+
+#[test]
 fn a_crate_that_permits_unsafe_is_refused() {
     let fixture = Fixture::new();
     fixture.write("crates/upper/src/main.rs", "//! #![forbid(unsafe_code)]\nfn main() {}\n");
