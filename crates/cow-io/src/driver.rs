@@ -1,11 +1,17 @@
 //! The interface of the drivers.
 
+use crate::message::Message;
 use crate::notify::Notifier;
 use crate::request::{IoDone, IoRequest};
 use cow_format::BufPool;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
+
+/// A file that a driver watches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WatchId(pub(crate) usize);
 
 /// Does requests on one image. Used by exactly one thread: it may be opened elsewhere, but
 /// belongs to the thread of the first `kick` or `wait`.
@@ -26,6 +32,25 @@ pub trait Driver: Send {
 
     /// A handle to wake `wait` from another thread.
     fn notifier(&self) -> Notifier;
+
+    /// From now on `wait` returns when `file` has become readable, too; only where it really waits,
+    /// so whoever watches reads before each `wait`. Gives `file` back if this driver cannot.
+    fn watch(&mut self, file: OwnedFd) -> Result<WatchId, OwnedFd> {
+        Err(file)
+    }
+
+    /// Ends that, and closes the file.
+    fn unwatch(&mut self, _id: WatchId) {}
+
+    /// Writes a message to a watched file, with the next `kick` and all others that are due: whoever
+    /// reads them is woken once. Nothing is reported but in the log. To be called only for what
+    /// `watch` has taken.
+    fn send(&mut self, _id: WatchId, _message: Message) {}
+
+    /// Whether it is worth while to read: not while a wait for this file is still under way.
+    fn may_be_readable(&self, _id: WatchId) -> bool {
+        true
+    }
 
     /// How many requests were submitted whose completions have not been taken.
     fn in_flight(&self) -> usize;

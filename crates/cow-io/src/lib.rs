@@ -11,6 +11,7 @@
 //!  open ── Driver (driver)
 //!       ├─ arena                                 memory for buffers
 //!       ├─ uring ── op, setup, fixed             one ring, one reactor thread
+//!       │       └── watches, outgoing ── message files that requests come from, and answers
 //!       ├─ threads ─┐
 //!       │           pool ── blocking, op
 //!       └ notify               (also the io_uring driver's helper for calls that must block)
@@ -47,6 +48,7 @@ mod driver;
 mod error;
 mod image;
 mod lock;
+mod message;
 mod notify;
 mod op;
 mod open;
@@ -60,9 +62,10 @@ mod vector;
 
 pub use create::CreateOptions;
 pub use direct::DirectMode;
-pub use driver::Driver;
+pub use driver::{Driver, WatchId};
 pub use error::{ImageError, IoError, OpKind};
 pub use image::{Image, OpenOptions};
+pub use message::Message;
 pub use notify::Notifier;
 pub use open::{DriverChoice, DriverOptions, open_driver};
 pub use request::{IoDone, IoOp, IoRequest};

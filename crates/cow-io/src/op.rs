@@ -8,7 +8,7 @@
 use crate::error::{END_OF_IMAGE, IoError, OpKind};
 use crate::image::Image;
 use crate::request::{IoDone, IoOp, IoRequest};
-use crate::vector::WriteVector;
+use crate::vector::{MAX_VECTORS, WriteVector};
 use cow_format::{BLOCK_SIZE, Buf};
 
 /// How often a request is tried again before its error is believed.
@@ -22,7 +22,23 @@ pub(crate) struct Op {
     offset: u64,
     retries: u32,
     pub(crate) body: Body,
+    /// The requests that were joined to this one, in their order: all are one write.
+    joined: Vec<Joined>,
+    /// It has failed together with others, and is tried by itself now.
+    is_alone: bool,
 }
+
+/// A write that became part of the one before it.
+#[derive(Debug)]
+struct Joined {
+    tag: u64,
+    offset: u64,
+    /// How many slices are its own.
+    slices: usize,
+}
+
+/// The most that is joined, in bytes: what a request of the layers above may be long.
+const JOIN_MAX_BYTES: u64 = 1 << 20;
 
 /// What the request needs to have done.
 #[derive(Debug)]
@@ -80,7 +96,11 @@ impl Op {
         }
         let kind = op.kind();
         let (offset, body) = Self::plan(image, op);
-        Ok(Self { tag, kind, offset, retries: 0, body })
+        Ok(Self::begin(tag, kind, offset, body))
+    }
+
+    fn begin(tag: u64, kind: OpKind, offset: u64, body: Body) -> Self {
+        Self { tag, kind, offset, retries: 0, body, joined: Vec::new(), is_alone: false }
     }
 
     fn plan(image: &Image, op: IoOp) -> (u64, Body) {
@@ -182,10 +202,73 @@ impl Op {
         IoDone { tag: self.tag, result: Err(self.error(errno)), buf: None }
     }
 
+    /// As [`Op::lost`], of all requests in it.
+    pub(crate) fn all_lost(&self, errno: i32) -> impl Iterator<Item = IoDone> + '_ {
+        let result = Err(self.error(errno));
+        let joined = self.joined.iter().map(|Joined { tag, .. }| *tag);
+        std::iter::once(self.tag).chain(joined).map(move |tag| IoDone { tag, result, buf: None })
+    }
+
     /// Ends the request and gives the buffer of a read back.
     pub(crate) fn finish(self, result: Result<(), IoError>) -> IoDone {
+        debug_assert!(self.joined.is_empty(), "more than one request ends here");
         let buf = if let Body::Read { buf, .. } = self.body { Some(buf) } else { None };
         IoDone { tag: self.tag, result, buf }
+    }
+
+    /// Ends all requests in it.
+    pub(crate) fn finish_all(mut self, result: Result<(), IoError>, done: &mut Vec<IoDone>) {
+        let joined = std::mem::take(&mut self.joined);
+        done.push(self.finish(result));
+        done.extend(joined.iter().map(|joined| IoDone { tag: joined.tag, result, buf: None }));
+    }
+
+    /// Takes `next` in if both are writes, not begun, of which one follows the other; else gives it
+    /// back. What a write costs below hardly depends on its length.
+    pub(crate) fn join(&mut self, next: Self) -> Result<(), Self> {
+        let (Body::Write { vector, done: 0 }, Body::Write { vector: more, done: 0 }) =
+            (&mut self.body, &next.body)
+        else {
+            return Err(next);
+        };
+        let fresh = self.retries == 0 && !self.is_alone && next.joined.is_empty();
+        let bytes = vector.left().saturating_add(more.left());
+        let room = vector.chunk().len() + more.chunk().len() <= MAX_VECTORS;
+        let follows = self.offset.checked_add(vector.left()) == Some(next.offset);
+        if !fresh || next.is_alone || !follows || !room || bytes > JOIN_MAX_BYTES {
+            return Err(next);
+        }
+        if let Body::Write { vector: more, .. } = next.body {
+            let slices = more.into_slices();
+            self.joined.push(Joined { tag: next.tag, offset: next.offset, slices: slices.len() });
+            vector.append(slices);
+        }
+        Ok(())
+    }
+
+    /// Whether it is several requests.
+    pub(crate) fn is_joined(&self) -> bool {
+        !self.joined.is_empty()
+    }
+
+    /// The requests in it, each by itself, from their beginning: what one of them failed with must
+    /// not be told of the others.
+    pub(crate) fn split(self) -> Vec<Self> {
+        let Self { tag, kind, offset, body, joined, .. } = self;
+        let Body::Write { vector, .. } = body else { return Vec::new() };
+        let mut slices = vector.into_slices();
+        let mut parts = Vec::with_capacity(joined.len() + 1);
+        let mut part = |tag, offset, slices| {
+            let body = Body::Write { vector: WriteVector::new(slices), done: 0 };
+            parts.push(Self { is_alone: true, ..Self::begin(tag, kind, offset, body) });
+        };
+        for Joined { tag, offset, slices: count } in joined.into_iter().rev() {
+            let own = slices.split_off(slices.len().saturating_sub(count));
+            part(tag, offset, own);
+        }
+        part(tag, offset, slices);
+        parts.reverse();
+        parts
     }
 }
 

@@ -10,6 +10,8 @@
 //!   `push` does not look whether it will overflow, so we must.
 //! * A request sits in the slab from `submit` to its completion, and its memory with it: see
 //!   [`ring`] for the argument. Requests that must block go to a pool of one thread.
+//! * Files that others want to read from are polled by the ring, each once, and anew before a sleep
+//!   ([`watches`]).
 //! * The notifier's event counter is polled by the ring itself, so one `io_uring_enter` waits
 //!   for completions, notifications and the time.
 //! * If `io_uring_enter` fails in a way that nobody knows, or is called by a second thread,
@@ -18,14 +20,17 @@
 
 mod entry;
 mod fixed;
+mod outgoing;
 mod ring;
 mod setup;
 #[cfg(test)]
 mod tests;
+mod watches;
 
 use crate::arena::Arena;
-use crate::driver::Driver;
+use crate::driver::{Driver, WatchId};
 use crate::image::Image;
+use crate::message::Message;
 use crate::notify::{Mailbox, Notifier};
 use crate::op::Op;
 use crate::pool::Pool;
@@ -34,6 +39,7 @@ use crate::sys;
 use cow_format::BufPool;
 use ring::Ring;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
@@ -184,6 +190,33 @@ impl Driver for UringDriver {
         let taken = done.len() - before;
         assert!(taken <= self.in_flight, "more completions than requests");
         self.in_flight -= taken;
+    }
+
+    fn watch(&mut self, file: OwnedFd) -> Result<WatchId, OwnedFd> {
+        match &mut self.ring {
+            Ok(ring) => Ok(ring.watch(file)),
+            Err(_) => Err(file),
+        }
+    }
+
+    fn unwatch(&mut self, id: WatchId) {
+        if let Ok(ring) = &mut self.ring {
+            ring.unwatch(id);
+        }
+    }
+
+    fn send(&mut self, id: WatchId, message: Message) {
+        let result = match &mut self.ring {
+            Ok(ring) => ring.send(id, message),
+            Err(_) => return,
+        };
+        if let Err(error) = result {
+            self.lose(&error);
+        }
+    }
+
+    fn may_be_readable(&self, id: WatchId) -> bool {
+        self.ring.as_ref().map_or(true, |ring| !ring.awaits(id))
     }
 
     fn notifier(&self) -> Notifier {

@@ -19,8 +19,8 @@ pub(crate) struct WriteVector {
     vectors: Vec<libc::iovec>,
     next: usize,
     left: u64,
-    /// Only kept alive: the vectors point into them.
-    _slices: Vec<BufSlice>,
+    /// Kept alive: the vectors point into them.
+    slices: Vec<BufSlice>,
 }
 
 // SAFETY: the vectors are what keeps this from being Send by itself. They point into the slices,
@@ -30,20 +30,32 @@ unsafe impl Send for WriteVector {}
 impl WriteVector {
     /// Describes `slices`, from the beginning.
     pub(crate) fn new(slices: Vec<BufSlice>) -> Self {
-        let mut vectors: Vec<libc::iovec> = Vec::with_capacity(slices.len());
-        let mut left = 0;
+        let vectors = Vec::with_capacity(slices.len());
+        let mut this = Self { vectors, next: 0, left: 0, slices: Vec::new() };
+        this.append(slices);
+        this
+    }
+
+    /// Adds `slices` behind what there is. Nothing may have been written yet.
+    pub(crate) fn append(&mut self, mut slices: Vec<BufSlice>) {
+        debug_assert_eq!(self.next, 0, "a write that has begun cannot grow");
         for slice in slices.iter().filter(|slice| !slice.is_empty()) {
-            left += slice.len() as u64;
+            self.left += slice.len() as u64;
             let base = slice.as_ptr();
-            if let Some(last) = vectors.last_mut()
+            if let Some(last) = self.vectors.last_mut()
                 && last.iov_base as usize + last.iov_len == base as usize
             {
                 last.iov_len += slice.len();
                 continue;
             }
-            vectors.push(libc::iovec { iov_base: base as *mut _, iov_len: slice.len() });
+            self.vectors.push(libc::iovec { iov_base: base as *mut _, iov_len: slice.len() });
         }
-        Self { vectors, next: 0, left, _slices: slices }
+        self.slices.append(&mut slices);
+    }
+
+    /// The slices, all of them, written or not.
+    pub(crate) fn into_slices(self) -> Vec<BufSlice> {
+        self.slices
     }
 
     /// How many bytes are still to be written.

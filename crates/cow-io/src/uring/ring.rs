@@ -18,9 +18,13 @@
 //! pages, until it has taken the ring apart.
 
 use super::fixed::Fixed;
+use super::outgoing::Outgoing;
+use super::watches::Watches;
 use super::{entry, setup};
 use crate::arena::Arena;
+use crate::driver::WatchId;
 use crate::image::Image;
+use crate::message::Message;
 use crate::notify::Notifier;
 use crate::op::{Op, Step};
 use crate::request::IoDone;
@@ -28,7 +32,7 @@ use io_uring::{IoUring, cqueue, opcode, types};
 use std::collections::VecDeque;
 use std::io;
 use std::mem;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::thread;
@@ -53,6 +57,8 @@ pub(super) struct Ring {
     capacity: usize,
     is_disabled: bool,
     poll: Poll,
+    watches: Watches,
+    outgoing: Outgoing,
     fixed: Option<Fixed>,
     image: Image,
 }
@@ -79,6 +85,8 @@ impl Ring {
             capacity,
             is_disabled,
             poll: Poll { is_armed: false, is_multishot: true },
+            watches: Watches::default(),
+            outgoing: Outgoing::default(),
             fixed: None,
             image: image.clone(),
         })
@@ -91,10 +99,49 @@ impl Ring {
         Ok(fixed.transfers())
     }
 
-    /// Takes a request on; it stays in the backlog for now.
-    pub(super) fn queue(&mut self, op: Op) {
+    /// Takes a request on; it stays in the backlog for now. A write that follows the one before it
+    /// becomes part of that.
+    pub(super) fn queue(&mut self, mut op: Op) {
+        if let Some(last) = self.backlog.back().and_then(|&slot| self.slab.get_mut(slot)) {
+            match last.join(op) {
+                Ok(()) => return,
+                Err(back) => op = back,
+            }
+        }
         let slot = self.slab.insert(op);
         self.backlog.push_back(slot);
+    }
+
+    /// See [`crate::Driver::watch`].
+    pub(super) fn watch(&mut self, file: OwnedFd) -> WatchId {
+        self.watches.add(file)
+    }
+
+    /// See [`crate::Driver::unwatch`].
+    pub(super) fn unwatch(&mut self, id: WatchId) {
+        if let Err(error) = self.watches.remove(&mut self.ring, id) {
+            tracing::warn!(%error, "a file stays open until the ring is closed");
+        }
+    }
+
+    /// See [`crate::Driver::send`].
+    pub(super) fn send(&mut self, id: WatchId, message: Message) -> io::Result<()> {
+        let Some(fd) = self.watches.fd(id) else { return Ok(()) };
+        while self.ring.submission().is_full() {
+            self.submit()?;
+        }
+        let entry = self.outgoing.add(message, fd);
+        // SAFETY: the entry points into memory owned by `outgoing`, which keeps it, untouched, until
+        // its completion is reaped; it counts as under way.
+        if unsafe { self.ring.submission().push(&entry) }.is_ok() {
+            self.under_way += 1;
+        }
+        Ok(())
+    }
+
+    /// Whether a wait for this file is under way.
+    pub(super) fn awaits(&self, id: WatchId) -> bool {
+        self.watches.awaits(id)
     }
 
     /// Pushes to the kernel what there is room for.
@@ -109,6 +156,12 @@ impl Ring {
     /// Like `submit`, and waits for a completion or a notification, no longer than `left`.
     pub(super) fn enter(&mut self, left: Option<Duration>) -> io::Result<()> {
         self.fill()?;
+        if left != Some(Duration::ZERO)
+            && let Err(error) = self.watches.arm(&mut self.ring)
+        {
+            // Not a moment to sleep: who watches would miss something.
+            return self.judge(Err(error));
+        }
         let result = match left {
             None => self.ring.submit_and_wait(1),
             Some(Duration::ZERO) => {
@@ -181,6 +234,14 @@ impl Ring {
                 notified |= self.poll.completed(&cqe, &self.notifier);
                 continue;
             }
+            if self.outgoing.completed(cqe.user_data(), cqe.result()) {
+                self.under_way -= 1;
+                continue;
+            }
+            if let Some(news) = self.watches.completed(cqe.user_data()) {
+                notified |= news;
+                continue;
+            }
             let slot = cqe.user_data() as u32;
             let Some(op) = self.slab.get_mut(slot) else {
                 debug_assert!(false, "a completion for nothing");
@@ -190,7 +251,15 @@ impl Ring {
             match op.digest(i64::from(cqe.result())) {
                 Step::Again => self.backlog.push_front(slot),
                 Step::Done(result) => {
-                    done.extend(self.slab.remove(slot).map(|op| op.finish(result)));
+                    let Some(op) = self.slab.remove(slot) else { continue };
+                    if result.is_ok() || !op.is_joined() {
+                        op.finish_all(result, done);
+                        continue;
+                    }
+                    for op in op.split().into_iter().rev() {
+                        let slot = self.slab.insert(op);
+                        self.backlog.push_front(slot);
+                    }
                 }
             }
         }
@@ -202,16 +271,17 @@ impl Ring {
         for slot in mem::take(&mut self.backlog) {
             if let Some(op) = self.slab.remove(slot) {
                 let result = Err(op.error(errno));
-                done.push(op.finish(result));
+                op.finish_all(result, done);
             }
         }
-        done.extend(self.slab.ops().map(|op| op.lost(errno)));
+        done.extend(self.slab.ops().flat_map(|op| op.all_lost(errno)));
         self.leak();
     }
 
     /// Leaks the requests, and with the image its lock: the kernel may still write to both.
     fn leak(&mut self) {
         mem::forget(mem::take(&mut self.slab));
+        mem::forget(mem::take(&mut self.outgoing));
         mem::forget(self.image.clone());
         self.under_way = 0;
     }
@@ -221,7 +291,7 @@ impl Ring {
         let mut done = Vec::new();
         loop {
             self.reap(&mut done);
-            // Requests not begun, and the rest of short transfers.
+            // Requests not begun, the rest of short transfers, and parts of what failed.
             self.backlog.clear();
             if self.under_way == 0 {
                 return Ok(());

@@ -7,7 +7,7 @@ use crate::create::CreateOptions;
 use crate::error::ImageError;
 use crate::image::OpenOptions;
 use crate::request::IoOp;
-use cow_format::BufSlice;
+use cow_format::{Buf, BufSlice};
 use std::path::{Path, PathBuf};
 use std::thread;
 use tempfile::TempDir;
@@ -182,4 +182,110 @@ fn drop_elsewhere(mut driver: UringDriver, path: &Path) -> bool {
     let error = Image::open(path, &OpenOptions::default()).unwrap_err();
     assert!(matches!(error, ImageError::Busy { .. }), "{error}");
     true
+}
+
+fn write_block(driver: &mut UringDriver, tag: u64, block: u64, content: u8) {
+    let mut buf = driver.buffers.zeroed(1);
+    buf.fill(content);
+    let bufs = vec![BufSlice::whole(buf)];
+    driver.submit(IoRequest { tag, op: IoOp::Write { offset: block * 4096, bufs } });
+}
+
+/// What the engine writes at its frontier comes block by block, and goes to the device as one write.
+#[test]
+fn writes_that_follow_one_another_are_one() {
+    let Some((_dir, path, mut driver)) = driver() else { return };
+    for tag in 0..32 {
+        write_block(&mut driver, tag, 10 + tag, tag as u8 + 1);
+    }
+    write_block(&mut driver, 32, 50, 99);
+    driver.kick();
+    assert_eq!(driver.ring.as_ref().ok().unwrap().under_way(), 2);
+    let mut done = take_all(&mut driver);
+    done.sort_by_key(|done| done.tag);
+    assert!(done.iter().map(|done| done.tag).eq(0..33));
+    assert!(done.iter().all(|done| done.result.is_ok()));
+    let bytes = std::fs::read(path).unwrap();
+    for tag in 0..32 {
+        let at = (10 + tag) * 4096;
+        assert!(bytes[at..at + 4096].iter().all(|&byte| byte == tag as u8 + 1));
+    }
+    assert_eq!(bytes[50 * 4096], 99);
+}
+
+/// A write that fails together with others must not take them along.
+#[test]
+fn of_joined_writes_only_those_fail_that_cannot_be_done() {
+    let Some((_dir, path, driver)) = driver() else { return };
+    drop(driver);
+    // A file may grow up to here, and no further.
+    let limit = 64 << 20;
+    let image = Image::open(&path, &OpenOptions::default()).unwrap();
+    let mut driver = UringDriver::open(image, 64).unwrap();
+    // Behind the largest offset that a file can have.
+    let top = (i64::MAX as u64) / 4096;
+    for (tag, block) in (top - 2..top).enumerate() {
+        write_block(&mut driver, tag as u64, block, 1);
+    }
+    write_block(&mut driver, 7, limit / 4096 - 1, 3);
+    let done = take_all(&mut driver);
+    let result = |tag| done.iter().find(|done| done.tag == tag).unwrap().result;
+    assert_eq!(done.len(), 3);
+    assert!(result(7).is_ok());
+    for tag in 0..2 {
+        assert_eq!(result(tag).unwrap_err().offset, (top - 2 + tag) * 4096, "its own place");
+    }
+}
+
+/// A watched file ends a wait, as often as there is something to read.
+#[test]
+fn a_watched_file_ends_a_wait() {
+    use std::io::{Read, Write};
+    let Some((_dir, _, mut driver)) = driver() else { return };
+    let (mut theirs, mut ours) = std::os::unix::net::UnixStream::pair().unwrap();
+    let id = driver.watch(ours.try_clone().unwrap().into()).unwrap();
+    let mut done = Vec::new();
+    for round in 0..3 {
+        driver.wait(&mut done, Some(SHORT));
+        assert!(!driver.may_be_readable(id), "round {round}: the kernel is to tell");
+        theirs.write_all(&[1]).unwrap();
+        driver.wait(&mut done, None);
+        assert!(driver.may_be_readable(id));
+        assert_eq!(ours.read(&mut [0; 8]).unwrap(), 1);
+    }
+    drop(ours);
+    driver.wait(&mut done, Some(SHORT));
+    driver.unwatch(id);
+    driver.wait(&mut done, Some(SHORT));
+    assert!(theirs.write_all(&[1]).is_err(), "nobody has it open any more");
+}
+
+/// Messages wait for the next submission, and go with it, whole and in their order.
+#[test]
+fn messages_go_together() {
+    use std::io::Read;
+    let Some((_dir, _, mut driver)) = driver() else { return };
+    let (mut theirs, ours) = std::os::unix::net::UnixStream::pair().unwrap();
+    theirs.set_nonblocking(true).unwrap();
+    let id = driver.watch(ours.into()).unwrap();
+    let mut want = Vec::new();
+    for number in 0..100u8 {
+        let mut buf = Buf::zeroed(1);
+        buf[5..10].fill(number);
+        driver.send(id, Message::new(&[number, 255], Some((buf, 5..10))).unwrap());
+        want.extend([number, 255, number, number, number, number, number]);
+    }
+    let under_way = driver.ring.as_ref().ok().unwrap().under_way();
+    assert_eq!(under_way, 100);
+    driver.kick();
+    let mut done = Vec::new();
+    driver.wait(&mut done, Some(Duration::ZERO));
+    let mut got = vec![0; want.len() + 1];
+    let len = theirs.read(&mut got).unwrap();
+    assert_eq!(got[..len], want);
+    assert!(done.is_empty(), "nobody is told");
+    driver.wait(&mut done, Some(Duration::ZERO));
+    assert_eq!(driver.ring.as_ref().ok().unwrap().under_way(), 0);
+    assert!(Message::new(&[0; 33], None).is_none());
+    assert!(Message::new(&[0], Some((Buf::zeroed(1), 4000..4097))).is_none());
 }
