@@ -1,6 +1,7 @@
 #!/bin/sh
 # A volume that is attached (FUSE and a loop device) against a plain file behind the same loop set-up: direct I/O, logical
-# blocks of 4 KiB, both files in DIR. Interleaved; prints the ratio of the medians. Needs root, fio, losetup.
+# blocks of 4 KiB, both files in DIR. Both have been written in full before, the pool all over, so that neither file system below has to
+# allocate, or to note that a block is no longer unwritten. Interleaved; prints the ratio of the medians. Needs root, fio, losetup.
 #
 #   benches/attach.sh [DIR] [ROUNDS]       COWCTL=target/release/cowctl  SIZE_MB=1024  RUNTIME=5
 set -eu
@@ -20,11 +21,17 @@ trap finish EXIT INT TERM
 
 "$cowctl" pool create --size "$((size * 3 + 512))M" --preallocate
 "$cowctl" create vm --size "${size}M"
+"$cowctl" create fill --size "$((size * 2))M"
 ours=$("$cowctl" attach vm 2>/dev/null)
-# Written once, so that neither has to allocate below.
 dd if=/dev/urandom of="$dir/plain" bs=1M count="$size" conv=fsync status=none
 plain=$(losetup -f --show --direct-io=on -b 4096 "$dir/plain")
 dd if="$dir/plain" of="$ours" bs=1M oflag=direct conv=fsync status=none
+fill=$("$cowctl" attach fill 2>/dev/null)
+for at in 0 "$size"; do
+    dd if="$dir/plain" of="$fill" bs=1M seek="$at" oflag=direct conv=fsync,notrunc status=none
+done
+"$cowctl" detach fill
+"$cowctl" delete fill --wait
 
 # name, what fio reports, arguments
 measure() {

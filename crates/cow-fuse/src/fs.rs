@@ -1,25 +1,20 @@
-//! The kernel's requests, taken apart. Those that move data go to [`transfer`], those about names
-//! to the thread of [`crate::names`]; none is waited for here.
+//! The kernel's requests but for reads, writes and flushes ([`crate::device`]), taken apart. Those
+//! about names go to the thread of [`crate::names`]; none is waited for here.
 
 use crate::handles::Handles;
 use crate::names::{Asker, NAME_MAX_BYTES, ROOT};
 use crate::transfer;
 use cowstore::Pool;
 use fuser::{
-    Errno, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, InitFlags,
-    KernelConfig, LockOwner, OpenAccMode, OpenFlags, ReplyAttr, ReplyCreate, ReplyData,
-    ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite,
-    Request, TimeOrNow, WriteFlags,
+    Errno, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, LockOwner,
+    OpenAccMode, OpenFlags, ReplyAttr, ReplyCreate, ReplyDirectory, ReplyEmpty, ReplyEntry,
+    ReplyLseek, ReplyOpen, ReplyStatfs, Request, TimeOrNow,
 };
 use std::ffi::OsStr;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-/// Largest request.
-const REQUEST_MAX_BYTES: u32 = 1 << 20;
-/// Requests of direct I/O that the kernel has in flight at once.
-const BACKGROUND_MAX: u16 = 256;
 /// Nothing is kept by the kernel: what is in a pool changes under it.
 const TTL: Duration = Duration::ZERO;
 const FIRST: Generation = Generation(0);
@@ -31,24 +26,12 @@ pub(crate) struct PoolFs {
 }
 
 impl PoolFs {
-    pub(crate) fn new(pool: Arc<Pool>) -> io::Result<Self> {
-        let handles = Arc::new(Handles::default());
+    pub(crate) fn new(pool: Arc<Pool>, handles: Arc<Handles>) -> io::Result<Self> {
         Ok(Self { names: Asker::start(pool, handles.clone())?, handles })
     }
 }
 
 impl Filesystem for PoolFs {
-    fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        // Each of these makes it faster; an old kernel lacks some.
-        for wanted in [InitFlags::FUSE_ASYNC_DIO, InitFlags::FUSE_PARALLEL_DIROPS] {
-            let _ = config.add_capabilities(wanted);
-        }
-        let _ = config.set_max_write(REQUEST_MAX_BYTES);
-        let _ = config.set_max_background(BACKGROUND_MAX);
-        let _ = config.set_congestion_threshold(BACKGROUND_MAX);
-        Ok(())
-    }
-
     fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let name = match name.to_str() {
             Some(name) if parent.0 == ROOT => name.to_owned(),
@@ -116,42 +99,6 @@ impl Filesystem for PoolFs {
         });
     }
 
-    fn read(
-        &self,
-        _req: &Request,
-        _ino: INodeNo,
-        fh: FileHandle,
-        offset: u64,
-        size: u32,
-        _flags: OpenFlags,
-        _lock_owner: Option<LockOwner>,
-        reply: ReplyData,
-    ) {
-        match self.handles.file(fh.0) {
-            Some(file) => transfer::read(&file, offset, size, reply),
-            None => reply.error(Errno::EBADF),
-        }
-    }
-
-    fn write(
-        &self,
-        _req: &Request,
-        _ino: INodeNo,
-        fh: FileHandle,
-        offset: u64,
-        data: &[u8],
-        _write_flags: WriteFlags,
-        flags: OpenFlags,
-        _lock_owner: Option<LockOwner>,
-        reply: ReplyWrite,
-    ) {
-        let durable = flags.0 & (libc::O_DSYNC | libc::O_SYNC) != 0;
-        match self.handles.file(fh.0) {
-            Some(file) => transfer::write(&file, offset, data, durable, reply),
-            None => reply.error(Errno::EBADF),
-        }
-    }
-
     /// Of a `close`: it promises nothing.
     fn flush(&self, _: &Request, _: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
         reply.ok();
@@ -169,13 +116,6 @@ impl Filesystem for PoolFs {
     ) {
         self.handles.remove(fh.0);
         reply.ok();
-    }
-
-    fn fsync(&self, _: &Request, _: INodeNo, fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
-        match self.handles.file(fh.0) {
-            Some(file) => transfer::flush(&file, reply),
-            None => reply.error(Errno::EBADF),
-        }
     }
 
     fn fallocate(

@@ -6,8 +6,12 @@
 //!
 //! ```text
 //!   mount        a mounted pool, and its end          mountinfo  what is mounted on this machine
-//!   fs           the kernel's requests, taken apart
-//!   transfer     those that move data: handed to the pool, answered from its reactor
+//!   device       requests as they come from the kernel: reads, writes and flushes go to the pool
+//!   ├ wire       the kernel's protocol, as far as these need it
+//!   ├ transfer   what moves data: handed to the pool, answered from its reactor
+//!   ├ answer     the way back: collected, and written together
+//!   └ bridge     all other requests, on their way to fuser
+//!   fs           those, taken apart
 //!   names        those about names and attributes, on a thread of their own
 //!   handles      what is open                         errno      errors as the kernel knows them
 //!   loops        block devices over files of a mount  freeze     of the file systems on them
@@ -16,14 +20,17 @@
 //!
 //! # Who waits for whom
 //!
-//! The event loops never wait for the pool. A request that moves data is submitted and answered by
-//! the pool's reactor when it is done, so that as many are in flight as the kernel sends; one about
-//! names goes to a thread that may block. A process never opens, looks up or measures a file of its
-//! own mount: if it were killed while it waits for itself, nobody would be left to answer. Whoever
-//! configures a loop device over a file of the mount is therefore another process than the one
-//! that serves it.
+//! The pool's reactor reads the kernel's requests itself ([`cowstore::Source`]) and never waits for
+//! any. What moves data is submitted there and answered when it is done, so that as many are in
+//! flight as the kernel sends; one about names goes by way of `fuser` to a thread that may block.
+//! A process never opens, looks up or measures a file of its own mount: if it were killed while it
+//! waits for itself, nobody would be left to answer. Whoever configures a loop device over a file of
+//! the mount is therefore another process than the one that serves it.
 #![deny(unsafe_code)]
 
+mod answer;
+mod bridge;
+mod device;
 mod errno;
 pub mod freeze;
 mod fs;
@@ -36,5 +43,6 @@ pub mod protect;
 #[allow(unsafe_code)] // system calls
 mod sys;
 mod transfer;
+mod wire;
 
-pub use mount::{Ended, Mount, MountOptions, is_dead, release_stale, unmount};
+pub use mount::{Ended, Mount, is_dead, release_stale, unmount};

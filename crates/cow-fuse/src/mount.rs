@@ -1,40 +1,32 @@
 //! A pool, mounted, and the end of that.
 
+use crate::bridge::Bridge;
+use crate::device::{Device, TRANSFER_MAX_BYTES};
 use crate::fs::PoolFs;
+use crate::handles::Handles;
 use crate::mountinfo::{self, SOURCE};
 use crate::sys;
-use cowstore::Pool;
-use fuser::{Config, MountOption, Session, SessionACL};
+use cowstore::{Pool, Source};
+use fuser::{
+    Config, Filesystem, InitFlags, KernelConfig, MountOption, Request, Session, SessionACL,
+};
 use parking_lot::{Condvar, Mutex};
 use std::ffi::{CString, OsString};
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// More event loops than this wait for the pool's one reactor.
-const LOOPS_MAX: usize = 4;
+/// Requests of direct I/O that the kernel has in flight at once.
+const BACKGROUND_MAX: u16 = 256;
 const UNMOUNT_HELPER: &str = "fusermount3";
 const ENOTCONN: i32 = libc::ENOTCONN;
-
-/// How a pool is mounted.
-#[derive(Clone, Debug)]
-pub struct MountOptions {
-    /// Threads that take requests from the kernel.
-    pub loops: usize,
-}
-
-impl Default for MountOptions {
-    fn default() -> Self {
-        let processors = thread::available_parallelism().map_or(1, usize::from);
-        Self { loops: processors.clamp(2, LOOPS_MAX) }
-    }
-}
 
 /// Whether a mount has come to its end, from whichever side.
 #[derive(Clone, Default)]
@@ -81,7 +73,6 @@ impl Mount {
     pub fn new(
         pool: Arc<Pool>,
         dir: &Path,
-        options: &MountOptions,
         on_end: impl FnOnce() + Send + 'static,
     ) -> io::Result<Self> {
         let explain = |error: io::Error| named(dir, "mount", &error);
@@ -90,18 +81,20 @@ impl Mount {
             return Err(named(&dir, "mount", &io::Error::from_raw_os_error(libc::ENOTDIR)));
         }
         let source = source_of(pool.path());
-        let files = PoolFs::new(pool).map_err(explain)?;
-        let session = session(files, &dir, &source, options).map_err(explain)?;
+        let session = session(&dir, &source).map_err(explain)?;
         let ended = Ended::default();
         let tell = ended.clone();
-        let run = move || {
-            if let Err(error) = session.run() {
-                tracing::error!(%error, "the mount ended with an error");
-            }
-            tell.set();
-            on_end();
-        };
-        if let Err(error) = thread::Builder::new().name("cow-fuse".into()).spawn(run) {
+        let served = serve(pool, &session).and_then(|served| {
+            let run = move || {
+                served.run();
+                // What the helper mounted it unmounts again.
+                drop(session);
+                tell.set();
+                on_end();
+            };
+            thread::Builder::new().name("cow-fuse".into()).spawn(run)
+        });
+        if let Err(error) = served {
             // The session is dropped, and its device with it: what is mounted is dead.
             let _ = unmount(&dir, true);
             return Err(explain(error));
@@ -132,18 +125,65 @@ fn source_of(pool: &Path) -> OsString {
     source
 }
 
-fn session(
-    files: PoolFs,
-    dir: &Path,
-    source: &OsString,
-    options: &MountOptions,
-) -> io::Result<Session<PoolFs>> {
+/// What serves the requests of a mount.
+struct Served {
+    bridge: Bridge,
+    /// The device, when the reactor does not read from it any more.
+    back: Receiver<Box<Device>>,
+}
+
+fn serve(pool: Arc<Pool>, session: &Session<Handshake>) -> io::Result<Served> {
+    let handles = Arc::new(Handles::default());
+    let device = File::from(session.as_fd().try_clone_to_owned()?);
+    sys::set_nonblocking(&device)?;
+    let files = PoolFs::new(pool.clone(), handles.clone())?;
+    let (bridge, others) = Bridge::start(files, device.try_clone()?)?;
+    let (home, back) = channel();
+    let buffers = pool.buffers();
+    let new_body = Box::new(move || buffers.for_bytes(TRANSFER_MAX_BYTES));
+    let device = Device::new(device, handles, others, home, new_body);
+    pool.serve(Box::new(device));
+    Ok(Served { bridge, back })
+}
+
+impl Served {
+    /// Returns when the mount has ended and the pool has been let go of.
+    fn run(self) {
+        let Self { bridge, back } = self;
+        if let Ok(mut device) = back.recv() {
+            while !device.has_ended {
+                if let Err(error) = device.wait() {
+                    tracing::error!(%error, "cannot wait for requests of the kernel");
+                    break;
+                }
+                device.take();
+            }
+        }
+        bridge.join();
+    }
+}
+
+/// Settles with the kernel what the mount can.
+struct Handshake;
+
+impl Filesystem for Handshake {
+    fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> io::Result<()> {
+        // Each of these makes it faster; an old kernel lacks some.
+        for wanted in [InitFlags::FUSE_ASYNC_DIO, InitFlags::FUSE_PARALLEL_DIROPS] {
+            let _ = config.add_capabilities(wanted);
+        }
+        let _ = config.set_max_write(TRANSFER_MAX_BYTES as u32);
+        let _ = config.set_max_background(BACKGROUND_MAX);
+        let _ = config.set_congestion_threshold(BACKGROUND_MAX);
+        Ok(())
+    }
+}
+
+fn session(dir: &Path, source: &OsString) -> io::Result<Session<Handshake>> {
     let mut config = Config::default();
-    config.n_threads = Some(options.loops.max(1));
-    config.clone_fd = true;
     config.acl = SessionACL::Owner;
     match mount_directly(dir, source) {
-        Ok(device) => Session::from_fd(files, device, SessionACL::Owner, config),
+        Ok(device) => Session::from_fd(Handshake, device, SessionACL::Owner, config),
         Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
             let name = source.to_str().filter(|name| !name.contains([',', '\\']));
             config.mount_options = vec![
@@ -152,7 +192,7 @@ fn session(
                 MountOption::DefaultPermissions,
                 MountOption::NoExec,
             ];
-            Session::new(files, dir, &config)
+            Session::new(Handshake, dir, &config)
         }
         Err(error) => Err(error),
     }

@@ -3,8 +3,8 @@
 
 use std::ffi::{CStr, CString};
 use std::fs::File;
-use std::io;
-use std::os::fd::AsRawFd;
+use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::ptr;
@@ -42,6 +42,46 @@ pub(crate) fn unmount(dir: &Path, lazily: bool) -> io::Result<()> {
     let flags = libc::UMOUNT_NOFOLLOW | if lazily { libc::MNT_DETACH } else { 0 };
     // SAFETY: the path ends in a zero byte and outlives the call.
     checked(unsafe { libc::umount2(dir.as_ptr(), flags) }).map(drop)
+}
+
+/// Has reads of `file` fail with `EAGAIN` rather than wait.
+pub(crate) fn set_nonblocking(file: &File) -> io::Result<()> {
+    // SAFETY: fcntl with these takes numbers only.
+    let flags = checked(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETFL) })?;
+    // SAFETY: as above.
+    checked(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETFL, flags | libc::O_NONBLOCK) })
+        .map(drop)
+}
+
+/// Waits until `file` can be read from, or is at its end.
+pub(crate) fn wait_readable(file: &File) -> io::Result<()> {
+    let mut poll = libc::pollfd { fd: file.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    // SAFETY: the pointer is to one `pollfd`, which outlives the call.
+    match checked(unsafe { libc::poll(ptr::from_mut(&mut poll), 1, -1) }) {
+        Err(error) if error.kind() != io::ErrorKind::Interrupted => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Reads one message: its beginning to `head`, the rest to `body`.
+pub(crate) fn read_split(mut file: &File, head: &mut [u8], body: &mut [u8]) -> io::Result<usize> {
+    file.read_vectored(&mut [IoSliceMut::new(head), IoSliceMut::new(body)])
+}
+
+/// Writes one message.
+pub(crate) fn write_all_at_once(mut file: &File, parts: &[IoSlice<'_>]) -> io::Result<()> {
+    file.write_vectored(parts).map(drop)
+}
+
+/// Two ends of a socket that keeps messages apart.
+pub(crate) fn message_pair() -> io::Result<(File, OwnedFd)> {
+    let mut ends = [-1; 2];
+    let kind = libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC;
+    // SAFETY: the kernel writes two numbers to `ends`, which has room for them.
+    checked(unsafe { libc::socketpair(libc::AF_UNIX, kind, 0, ends.as_mut_ptr()) })?;
+    // SAFETY: both are open, and nobody else's.
+    let [ours, theirs] = ends.map(|end| unsafe { OwnedFd::from_raw_fd(end) });
+    Ok((ours.into(), theirs))
 }
 
 // Of <linux/prctl.h>; the crate libc lacks them.

@@ -3,39 +3,45 @@
 //! Nothing here blocks. A file is as large as its volume and stays so: what lies beyond its end
 //! reads as nothing and cannot be written, as on a block device.
 
+use crate::answer::Answer;
 use crate::errno;
 use crate::handles::File;
-use cowstore::{Error, Extent, Request, Response};
-use fuser::{Errno, ReplyData, ReplyEmpty, ReplyLseek, ReplyWrite};
+use cowstore::{Buf, Error, Extent, Request, Response};
+use fuser::{Errno, ReplyEmpty, ReplyLseek};
 use std::sync::Arc;
 
 /// Answers with the bytes from `offset` on, fewer at the end of the file.
-pub(crate) fn read(file: &Arc<File>, offset: u64, len: u32, reply: ReplyData) {
+pub(crate) fn read(file: &Arc<File>, offset: u64, len: u32, reply: Answer) {
     let left = file.export.size_bytes().saturating_sub(offset);
     let len = u64::from(len).min(left);
     if len == 0 {
-        return reply.data(&[]);
+        return reply.data(Buf::zeroed(0), 0..0);
     }
     file.export.submit(Request::Read { offset, len }, move |outcome| match outcome {
-        Ok(Response::Data { buf, skip }) => match buf.get(skip..skip + len as usize) {
-            Some(bytes) => reply.data(bytes),
-            None => reply.error(Errno::EIO),
-        },
+        Ok(Response::Data { buf, skip }) => reply.data(buf, skip..skip + len as usize),
         Ok(_) => reply.error(Errno::EIO),
         Err(error) => reply.error(told(&error)),
     });
 }
 
-/// Stores `data`, or what of it lies before the end. `durable` waits until it is on stable storage.
-pub(crate) fn write(file: &Arc<File>, offset: u64, data: &[u8], durable: bool, reply: ReplyWrite) {
+/// Stores the first bytes of `data`, so many, or what of them lies before the end. `durable` waits
+/// until they are on stable storage.
+pub(crate) fn write(
+    file: &Arc<File>,
+    offset: u64,
+    (data, len): (Buf, usize),
+    durable: bool,
+    reply: Answer,
+) {
     let left = file.export.size_bytes().saturating_sub(offset);
-    let len = (data.len() as u64).min(left) as usize;
     if len == 0 {
-        return if data.is_empty() { reply.written(0) } else { reply.error(Errno::EFBIG) };
+        return reply.written(0);
     }
-    let mut buf = file.export.buffer(len);
-    buf[..len].copy_from_slice(&data[..len]);
-    let request = Request::Write { offset, len: len as u64, data: buf, fua: durable };
+    let len = (len as u64).min(left);
+    if len == 0 {
+        return reply.error(Errno::EFBIG);
+    }
+    let request = Request::Write { offset, len, data, fua: durable };
     file.export.submit(request, move |outcome| match outcome {
         Ok(_) => reply.written(len as u32),
         Err(error) => reply.error(told(&error)),
@@ -43,11 +49,14 @@ pub(crate) fn write(file: &Arc<File>, offset: u64, data: &[u8], durable: bool, r
 }
 
 /// Makes everything durable that was answered before, in the whole pool.
-pub(crate) fn flush(file: &Arc<File>, reply: ReplyEmpty) {
+pub(crate) fn flush(file: &Arc<File>, reply: Answer) {
     if file.export.is_read_only() {
         return reply.ok();
     }
-    file.export.submit(Request::Flush, move |outcome| empty(outcome, reply));
+    file.export.submit(Request::Flush, move |outcome| match outcome {
+        Ok(_) => reply.ok(),
+        Err(error) => reply.error(told(&error)),
+    });
 }
 
 /// Punches a hole, or makes a range read as zeros. Space cannot be reserved: a pool is thin.

@@ -79,6 +79,7 @@ mod events;
 mod fake;
 mod handle;
 mod identity;
+mod linger;
 mod manage;
 mod options;
 mod pace;
@@ -88,6 +89,7 @@ mod queue;
 mod reactor;
 mod roots;
 pub mod runtime;
+mod source;
 #[allow(unsafe_code)] // system calls
 mod sys;
 #[cfg(test)]
@@ -103,8 +105,8 @@ extern crate self as cowstore;
 pub use crate::core::OpFuture;
 pub use connect::open_manage;
 pub use cow_engine::{AckMode, DiffQuery, DiffSide, Extent, NewVolume, Op, PropEdit, Reply};
-pub use cow_format::{BLOCK_SIZE, Buf, BufSlice, NodeId};
-pub use cow_io::{DirectMode, DriverChoice, DriverOptions};
+pub use cow_format::{BLOCK_SIZE, Buf, BufPool, BufSlice, NodeId};
+pub use cow_io::{DirectMode, DriverChoice, DriverOptions, Message};
 pub use diff::{Change, Changes, DiffOptions};
 pub use error::{Error, SpaceKind};
 pub use events::{PoolEvent, SpaceLevel};
@@ -114,6 +116,7 @@ pub use options::{CreateOptions, Memory, OpenOptions};
 pub use pieces::IoFuture;
 pub use pool::Pool;
 pub use roots::{Compared, verify};
+pub use source::{Source, Taken};
 pub use types::{
     Consistency, ContentRoot, DeleteOptions, DiffPage, Kept, NodeInfo, NodeKind, PoolInfo, Props,
     RollbackOptions, SetSize, SnapshotOptions, Stats,

@@ -9,9 +9,10 @@ use crate::options::{CreateOptions, OpenOptions};
 use crate::queue::Queue;
 use crate::reactor::{self, Machine, Parts, wall_ns};
 use crate::runtime::{Holder, Registration, in_use};
+use crate::source::Source;
 use crate::volume::{Export, Snapshot, Volume};
 use cow_engine::{Config, Engine, Op, Reply};
-use cow_format::BLOCK_SIZE;
+use cow_format::{BLOCK_SIZE, BufPool};
 use cow_io::{Image, ImageError, open_driver};
 use parking_lot::Mutex;
 use std::fmt;
@@ -223,6 +224,17 @@ impl Pool {
     /// Whether it was opened for reading only.
     pub fn is_read_only(&self) -> bool {
         self.core.facts.read_only
+    }
+
+    /// Has the reactor read requests from `source` until one of them ends; then it leaves, which may
+    /// be at once.
+    pub fn serve(&self, source: Box<dyn Source>) {
+        self.core.queue.add_source(source);
+    }
+
+    /// Where the memory for data is best taken from; see [`crate::Export::buffer`].
+    pub fn buffers(&self) -> BufPool {
+        self.core.buffers.clone()
     }
 
     pub(crate) fn call(&self, op: Op) -> Result<Reply, Error> {

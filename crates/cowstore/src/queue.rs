@@ -6,6 +6,7 @@
 
 use crate::completion::{Completion, Inbox, Outcome};
 use crate::error::{Error, closed};
+use crate::source::Source;
 use cow_engine::Op;
 use cow_io::Notifier;
 use parking_lot::Mutex;
@@ -25,6 +26,8 @@ pub(crate) struct Queue {
 #[derive(Default)]
 struct State {
     waiting: Vec<Submission>,
+    /// New ones, for the reactor to take over.
+    sources: Vec<Box<dyn Source>>,
     sleeping: bool,
     stop: bool,
     /// `Close` is queued: nothing may follow it.
@@ -55,6 +58,19 @@ impl Queue {
         }
     }
 
+    /// Gives the reactor a source of requests. If that has ended, the source leaves.
+    pub(crate) fn add_source(&self, source: Box<dyn Source>) {
+        let mut state = self.state.lock();
+        if state.dead.is_some() {
+            drop(state);
+            return source.leave();
+        }
+        state.sources.push(source);
+        state.sleeping = false;
+        drop(state);
+        self.notifier.notify();
+    }
+
     /// Queues `op` and waits for its outcome.
     pub(crate) fn call(&self, op: Op) -> Outcome {
         crate::completion::refuse_on_reactor()?;
@@ -69,18 +85,25 @@ impl Queue {
         self.notifier.notify();
     }
 
-    /// Moves what is waiting to `taken`. Returns false when the reactor shall end.
-    pub(crate) fn take(&self, taken: &mut Vec<Submission>) -> bool {
+    /// Moves what is waiting to `taken`, and new sources to `sources`. Returns false when the reactor
+    /// shall end.
+    pub(crate) fn take(
+        &self,
+        taken: &mut Vec<Submission>,
+        sources: &mut Vec<Box<dyn Source>>,
+    ) -> bool {
         let mut state = self.state.lock();
         state.sleeping = false;
         std::mem::swap(&mut state.waiting, taken);
+        sources.append(&mut state.sources);
         !state.stop
     }
 
     /// Whether the reactor may sleep: nothing is waiting. Whoever comes next wakes it.
     pub(crate) fn prepare_sleep(&self) -> bool {
         let mut state = self.state.lock();
-        state.sleeping = state.waiting.is_empty() && !state.stop;
+        let nothing = state.waiting.is_empty() && state.sources.is_empty();
+        state.sleeping = nothing && !state.stop;
         state.sleeping
     }
 
@@ -90,7 +113,11 @@ impl Queue {
         state.dead.get_or_insert_with(|| error.clone());
         state.closing = false;
         let waiting = std::mem::take(&mut state.waiting);
+        let sources = std::mem::take(&mut state.sources);
         drop(state);
+        for source in sources {
+            source.leave();
+        }
         for submission in waiting {
             submission.completion.complete(Err(error.clone()));
         }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  callers ─► Queue ─► step(Op) ─┐                ┌─► completions (callbacks, wakers, waiters)
-//!                                ├─► actions ─────┤
+//!  sources ─────┘                ├─► actions ─────┤
 //!  driver ──► wait ─► step(IoDone)                └─► driver.submit ... kick
 //! ```
 //!
@@ -14,19 +14,26 @@
 use crate::bypass::CacheBypass;
 use crate::completion::{Completion, mark_reactor_thread};
 use crate::error::{Error, closed};
+use crate::linger::Linger;
 use crate::pace::Pace;
 use crate::queue::{Queue, Submission};
 use crate::runtime::Registration;
+use crate::source::{Source, Sources};
 use cow_engine::{Action, Engine, Event, EventKind, IoFailure, IoId, Op, OpId, PoolEvent, Reply};
 use cow_io::{Driver, IoDone, IoOp, IoRequest};
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// How often the engine hears of time while it wants to.
 const TICK: Duration = Duration::from_millis(5);
+
+/// After so many completions what follows from them is begun, and told: else all clients would wait
+/// while the device is at work, and the device while they are.
+const PORTION: usize = 8;
 
 /// What the reactor drives: the engine, or a stand-in for it in tests.
 pub(crate) trait Machine {
@@ -88,7 +95,8 @@ pub(crate) struct Parts {
 pub(crate) fn run<M: Machine>(parts: Parts, make: impl FnOnce() -> M) {
     mark_reactor_thread();
     let Parts { queue, driver, bypass, registration, path } = parts;
-    let mut desk = Desk { queue, driver, bypass, path, ops: Operations::default() };
+    let (ops, sources) = (Operations::default(), Sources::default());
+    let mut desk = Desk { queue, driver, bypass, path, ops, sources };
     let result = catch_unwind(AssertUnwindSafe(|| Reactor::new(make(), &mut desk).run()));
     let error = match result {
         Ok(()) => closed(),
@@ -100,6 +108,7 @@ pub(crate) fn run<M: Machine>(parts: Parts, make: impl FnOnce() -> M) {
     };
     desk.queue.kill(&error);
     desk.ops.fail_all(&error);
+    desk.sources.leave();
     if let Some(registration) = registration {
         registration.remove();
     }
@@ -117,6 +126,7 @@ struct Desk {
     bypass: CacheBypass,
     path: PathBuf,
     ops: Operations,
+    sources: Sources,
 }
 
 /// The operations in progress; an [`OpId`] is an index here.
@@ -160,22 +170,39 @@ struct Reactor<'a, M> {
     closing: Option<OpId>,
     closed: bool,
     pace: Pace,
+    linger: Linger,
 }
 
 impl<'a, M: Machine> Reactor<'a, M> {
     fn new(machine: M, desk: &'a mut Desk) -> Self {
         let now = Instant::now();
-        let actions = Vec::new();
-        let pace = Pace::default();
-        let (start, last_tick) = (now, now);
-        Self { machine, desk, actions, start, last_tick, closing: None, closed: false, pace }
+        Self {
+            machine,
+            desk,
+            actions: Vec::new(),
+            start: now,
+            last_tick: now,
+            closing: None,
+            closed: false,
+            pace: Pace::default(),
+            linger: Linger::default(),
+        }
     }
 
     fn run(&mut self) {
         let mut taken = Vec::new();
         let mut done = Vec::new();
-        while self.desk.queue.take(&mut taken) && !self.closed {
+        let mut arrived = Vec::new();
+        loop {
+            // What they read goes through the queue, so it comes first.
+            let Desk { sources, driver, .. } = &mut *self.desk;
+            let more = sources.take(&mut **driver);
+            if !self.desk.queue.take(&mut taken, &mut arrived) || self.closed {
+                return;
+            }
+            let is_new = self.welcome(&mut arrived);
             if !taken.is_empty() {
+                self.linger.worked();
                 self.tell_time();
             }
             for submission in taken.drain(..) {
@@ -186,19 +213,47 @@ impl<'a, M: Machine> Reactor<'a, M> {
             if self.closed {
                 return;
             }
+            self.answer();
             self.desk.driver.kick();
             self.resume();
             if self.closed {
                 return;
             }
-            let sleeps = !self.machine.is_paused() && self.desk.queue.prepare_sleep();
+            let busy = more || is_new || self.machine.is_paused();
+            let lingers =
+                !busy && !self.desk.sources.is_empty() && self.linger.stays(Instant::now());
+            if lingers {
+                // Whoever else wants the processor, among them those whom it waits for.
+                thread::yield_now();
+            }
+            let sleeps = !busy && !lingers && self.desk.queue.prepare_sleep();
             let timeout = if sleeps { timeout } else { Some(Duration::ZERO) };
             self.desk.driver.wait(&mut done, timeout);
+            if !done.is_empty() {
+                self.linger.worked();
+            }
+            let mut left = done.len();
             for completion in done.drain(..) {
                 self.finish_io(completion);
+                left -= 1;
+                if left > 0 && left.is_multiple_of(PORTION) {
+                    self.carry_out();
+                    self.answer();
+                    self.desk.driver.kick();
+                }
             }
             self.carry_out();
         }
+    }
+
+    /// Takes new sources over; whether there are any. They are to be read from before a sleep.
+    fn welcome(&mut self, arrived: &mut Vec<Box<dyn Source>>) -> bool {
+        let Desk { sources, driver, .. } = &mut *self.desk;
+        let is_new = !arrived.is_empty();
+        for source in arrived.drain(..) {
+            sources.add(source, &mut **driver);
+        }
+        is_new
     }
 
     fn begin(&mut self, submission: Submission) {
@@ -230,8 +285,15 @@ impl<'a, M: Machine> Reactor<'a, M> {
         }
         self.machine.step(Event::Resume, &mut self.actions);
         self.carry_out();
+        self.answer();
         self.desk.driver.kick();
         self.pace.worked(begun, Instant::now());
+    }
+
+    /// What has come up for the sources goes to the kernel with what is submitted.
+    fn answer(&mut self) {
+        let Desk { sources, driver, .. } = &mut *self.desk;
+        sources.answer(&mut **driver);
     }
 
     /// What comes after a sleep must not be done at the time before it: a snapshot carries it.

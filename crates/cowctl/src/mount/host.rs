@@ -1,6 +1,6 @@
 //! The mounts of the pool that this process has open.
 
-use cow_fuse::{Mount, MountOptions, mountinfo, protect};
+use cow_fuse::{Mount, mountinfo, protect};
 use cowstore::{Error, MountHost, Pool, runtime};
 use parking_lot::Mutex;
 use std::fs::{self, DirBuilder};
@@ -95,7 +95,7 @@ impl Mounts {
         }
         let mounts = Arc::downgrade(self);
         let on_end = move || mounts.upgrade().into_iter().for_each(|mounts| mounts.ended());
-        let mount = Mount::new(pool, &at, &MountOptions::default(), on_end);
+        let mount = Mount::new(pool, &at, on_end);
         let mount = mount.map_err(|e| failed(&at, &e))?;
         let at = mount.dir().to_owned();
         state.mounts.push(mount);
