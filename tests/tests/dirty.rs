@@ -149,6 +149,38 @@ fn dirty_bitmaps_are_what_differs() {
     assert_eq!(cowctl_says(&place, &["vm@a", "@b"]), byte_diff(&place, "vm@a", "vm@b"));
 }
 
+/// One comparison reads so many nodes and no more; whoever wants it all goes on where it ended.
+#[test]
+fn a_comparison_of_many_nodes_goes_on_to_the_end() {
+    if !have(&["nbdinfo", "qemu-io"]) {
+        return;
+    }
+    const STRIDE: u64 = 2 << 20;
+    const COUNT: u64 = 1500;
+    let place = Place::with_pool();
+    place.ok(&["create", "vm", "--size", &format!("{}", STRIDE * COUNT)]);
+    place.ok(&["snapshot", "vm@a"]);
+    let server = Server::start(&place, &[]);
+    let at = |n: u64| n * STRIDE + (n * 7 % 512) * BLOCK as u64;
+    let writes = (0..COUNT).flat_map(|n| ["-c".into(), format!("write -P 7 {} {BLOCK}", at(n))]);
+    let head = ["qemu-io".to_owned(), "-f".into(), "raw".into()];
+    let script: Vec<_> = head.into_iter().chain(writes).chain([server.uri("vm")]).collect();
+    run_ok(&script.iter().map(String::as_str).collect::<Vec<_>>());
+    // Folds what was written.
+    place.ok(&["pool", "trim"]);
+
+    let map = run_ok(&["nbdinfo", "--map=qemu:dirty-bitmap:a", "--json", &server.uri("vm")]);
+    let map: Value = serde_json::from_str(&map).unwrap();
+    let of = |extent: &Value, key: &str| extent[key].as_u64().unwrap();
+    let dirty = map.as_array().unwrap().iter().filter(|extent| extent["type"] == 1);
+    let found: Vec<_> = dirty.map(|extent| (of(extent, "offset"), of(extent, "length"))).collect();
+    let want: Vec<_> = (0..COUNT).map(|n| (at(n), BLOCK as u64)).collect();
+    assert!(found == want, "nbdinfo: {} extents", found.len());
+    let rows: String = want.iter().map(|(at, len)| format!("{at} {len}\n")).collect();
+    assert!(place.ok(&["diff", "vm@a"]) == rows, "cowctl");
+    server.stop();
+}
+
 /// The commands of the README, as printed.
 #[test]
 fn the_backup_of_the_readme_works() {

@@ -205,3 +205,26 @@ fn translate(error: Error) -> ExportError {
         other => ExportError::Failed(other.to_string()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(offset: u64, len: u64, extents: &[(u64, u64)], next: Option<u64>) -> Vec<(u64, bool)> {
+        let page = DiffPage { extents: extents.to_vec(), next };
+        runs(offset, len, &page).iter().map(|run| (run.len, run.dirty)).collect()
+    }
+
+    /// Whoever asked goes on where the answer ends: what is not known yet must not be told unchanged.
+    #[test]
+    fn an_answer_ends_where_the_comparison_did() {
+        let all = [(4096, false), (8192, true), (4096, false)];
+        assert_eq!(told(0, 16384, &[(4096, 8192)], None), all);
+        assert_eq!(told(0, 16384, &[(4096, 8192)], Some(12288)), all[..2]);
+        assert_eq!(told(0, 16384, &[], Some(4096)), all[..1]);
+        // It may have looked further than it was asked for.
+        assert_eq!(told(0, 16384, &[(4096, 8192)], Some(1 << 20)), all);
+        assert_eq!(told(8192, 4096, &[(8192, 4096)], None), [(4096, true)]);
+        assert_eq!(told(8192, 4096, &[], None), [(4096, false)]);
+    }
+}
