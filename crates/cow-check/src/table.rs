@@ -3,11 +3,12 @@
 use crate::context::Cx;
 use crate::reach::{Mark, Reach};
 use crate::report::Structure;
-use cow_format::Phys;
 use cow_format::checkpoint::Checkpoint;
-use cow_format::entry::{ENTRY_LEN, NodeEntry, NodeKind, PAGE_ENTRIES};
+use cow_format::entry::{NodeEntry, NodeKind, PAGE_ENTRIES};
 use cow_format::geometry::{CHUNK_BLOCKS, CHUNK_PAGES, Geometry, ZONE_BLOCKS};
 use cow_format::page::table_crc;
+use cow_format::table::{entries, is_overflow, overflow_of};
+use cow_format::{Buf, Phys};
 use cow_snaptree::{Counters, Tree};
 
 /// Pages between two reports of progress.
@@ -17,7 +18,7 @@ const WINDOW: usize = 64;
 pub(crate) fn read(cx: &mut Cx<'_>, cp: &Checkpoint, reach: &mut Reach) -> Option<Tree> {
     mark_chunks(cx, cp, reach);
     let (mut entries, mut whole) = (Vec::new(), true);
-    for page in 0..cp.pages.len() {
+    for page in (0..cp.pages.len() as u32).filter(|page| !is_overflow(*page)) {
         whole &= read_page(cx, cp, page, &mut entries);
     }
     if !whole {
@@ -56,62 +57,82 @@ fn mark_chunks(cx: &mut Cx<'_>, cp: &Checkpoint, reach: &mut Reach) {
     }
 }
 
-/// Whether the page is what the checkpoint says.
+/// Whether the page, and that of its overflow entries, is what the checkpoint says.
 fn read_page(
     cx: &mut Cx<'_>,
     cp: &Checkpoint,
-    page: usize,
-    entries: &mut Vec<(u32, NodeEntry)>,
+    page: u32,
+    found: &mut Vec<(u32, NodeEntry)>,
 ) -> bool {
-    let desc = &cp.pages[page];
+    if (page as usize).is_multiple_of(WINDOW) {
+        cx.progress(crate::Phase::Tables, u64::from(page), cp.pages.len() as u64);
+    }
+    let overflow_page = overflow_of(page);
+    let (main, overflow) = (written(cx, cp, page), written(cx, cp, overflow_page));
+    let (Some(main), Some(overflow)) = (main, overflow) else { return false };
+    let Some((at, buf)) = main else {
+        let used = cp.pages[overflow_page as usize].used;
+        if used > 0 {
+            let place = format!("page {overflow_page}");
+            cx.corrupt(Structure::TablePage, place, "overflow entries of no entries");
+        }
+        return used == 0;
+    };
+    let (mut used, mut overflows, mut whole) = (0, 0, true);
+    let bytes = overflow.as_ref().map(|(_, buf)| &buf[..]);
+    for (slot, entry) in entries(page, &buf, bytes, at) {
+        let place = format!("page {page}, block {at}, entry {}", slot % PAGE_ENTRIES as u32);
+        match entry {
+            Ok(entry) => {
+                used += 1;
+                overflows += u32::from(entry.encode_overflow().is_some());
+                check_entry(cx, &entry, &place);
+                found.push((slot, entry));
+            }
+            Err(error) => {
+                cx.corrupt(Structure::NodeEntry, place, error);
+                whole = false;
+            }
+        }
+    }
+    for (page, used) in [(page, used), (overflow_page, overflows)] {
+        let said = u32::from(cp.pages[page as usize].used);
+        if whole && used != said {
+            let what = format!("{used} entries, the checkpoint says {said}");
+            cx.corrupt(Structure::TablePage, format!("page {page}"), what);
+        }
+    }
+    whole
+}
+
+/// The block of a page and its bytes; nothing within if it was never written, nothing at all if it
+/// cannot be what the checkpoint describes.
+fn written(cx: &mut Cx<'_>, cp: &Checkpoint, page: u32) -> Option<Option<(Phys, Buf)>> {
+    let desc = cp.pages.get(page as usize)?;
     let place = format!("page {page}");
     if desc.fresh {
         if desc.used != 0 {
             cx.corrupt(Structure::TablePage, place, "never written, but in use");
+            return None;
         }
-        return desc.used == 0;
+        return Some(None);
     }
-    let Some(&chunk) = cp.chunks.get(page / CHUNK_PAGES as usize) else { return false };
-    let in_chunk = page as u64 % CHUNK_PAGES;
-    if chunk.0 >= cp.pool_blocks {
-        return false;
-    }
-    let at = Geometry::table_home(chunk, in_chunk, desc.home);
+    let (chunk, in_chunk) = (u64::from(page) / CHUNK_PAGES, u64::from(page) % CHUNK_PAGES);
+    let chunk = cp.chunks.get(chunk as usize).filter(|chunk| chunk.0 < cp.pool_blocks)?;
+    let at = Geometry::table_home(*chunk, in_chunk, desc.home);
     let place = format!("{place}, block {at}");
     let buf = match cx.read(at, 1) {
         Ok(buf) => buf,
         Err(cause) => {
             cx.corrupt(Structure::TablePage, place, cause);
-            return false;
+            return None;
         }
     };
     if table_crc(&buf, cx.tag, at) != desc.crc {
         cx.corrupt(Structure::TablePage, place, "checksum mismatch");
-        return false;
+        return None;
     }
-    let (mut used, mut whole) = (0, true);
-    for (i, bytes) in buf.chunks_exact(ENTRY_LEN).enumerate() {
-        match NodeEntry::decode(bytes, at) {
-            Ok(None) => {}
-            Ok(Some(entry)) => {
-                used += 1;
-                check_entry(cx, &entry, &format!("{place}, entry {i}"));
-                entries.push(((page * PAGE_ENTRIES + i) as u32, entry));
-            }
-            Err(error) => {
-                cx.corrupt(Structure::NodeEntry, format!("{place}, entry {i}"), error);
-                whole = false;
-            }
-        }
-    }
-    if used != u32::from(desc.used) {
-        let what = format!("{used} entries, the checkpoint says {}", desc.used);
-        cx.corrupt(Structure::TablePage, place, what);
-    }
-    if page.is_multiple_of(WINDOW) {
-        cx.progress(crate::Phase::Tables, page as u64, cp.pages.len() as u64);
-    }
-    whole
+    Some(Some((at, buf)))
 }
 
 /// What an entry says of itself.

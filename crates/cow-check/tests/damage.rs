@@ -7,9 +7,12 @@ use common::surgeon::Surgeon;
 use common::{GIB, Image, assert_clean, assert_found, close, image_now, new_pool, report, run};
 use cow_check::{OpenError, Options, Structure, check};
 use cow_format::blob::{BlobKind, encode_chain};
+use cow_format::checkpoint::PageDesc;
+use cow_format::entry::{ENTRY_LEN, NodeEntry};
 use cow_format::frame::Frame;
 use cow_format::mapnode::Slot;
 use cow_format::superblock::COPY_BLOCKS;
+use cow_format::table::overflow_of;
 use cow_format::{Gen, NodeId, Phys};
 use cow_sim::cmd::Cmd;
 use cow_sim::scripts::{clone, create, discard, flush, snapshot, write};
@@ -118,6 +121,46 @@ fn a_byte_of_a_bitmap_or_table_page() {
     let (_, page) = surgeon.table_pages()[0];
     surgeon.image.flip(page.0, 700);
     assert_found(&surgeon.image, Structure::TablePage, &format!("page 0, block {page}"));
+}
+
+#[test]
+fn overflow_entries_that_are_not_those_of_their_entries() {
+    let name = "n".repeat(100);
+    let mut sim = new_pool();
+    run(&mut sim, [create(&name, GIB), create("b", GIB), write("b", 0, 4, 1000)]);
+    let image = close(sim);
+    assert_clean(&image);
+    let pool = || Surgeon::new(image.clone());
+    let (page, place, entry) = pool().locate(pool().id_of(&name)).unwrap();
+    let overflow = entry.encode_overflow().unwrap();
+    let above = overflow_of(page as u32) as usize;
+    assert_eq!((&*entry.name, pool().cp.pages[above].used), (&*name, 1));
+
+    let mut flipped = pool();
+    let block = flipped.table_page(above);
+    flipped.image.flip(block.0, 700);
+    let at = format!("page {above}, block {block}");
+    assert_found(&flipped.image, Structure::TablePage, &at);
+    // Missing, another node's, and one of a node that has none.
+    let at = format!("page {page}, block");
+    let other = NodeEntry { id: NodeId(entry.id.0 + 1), ..entry }.encode_overflow().unwrap();
+    for (place, bytes) in [(place, [0; ENTRY_LEN]), (place, other), (place + 1, other)] {
+        let mut surgeon = pool();
+        surgeon.put_entry(above, place, bytes);
+        assert_found(&surgeon.image, Structure::NodeEntry, &at);
+    }
+    assert_ne!(overflow, other);
+    for used in [0, 2] {
+        let mut surgeon = pool();
+        surgeon.cp.pages[above].used = used;
+        surgeon.write_cp();
+        assert_found(&surgeon.image, Structure::TablePage, &format!("page {above}"));
+    }
+    // Above a page of entries that nobody has written.
+    let mut surgeon = pool();
+    surgeon.cp.pages[above + 1] = PageDesc { used: 1, ..PageDesc::default() };
+    surgeon.put_entry(above + 1, 0, [0; ENTRY_LEN]);
+    assert_found(&surgeon.image, Structure::TablePage, &format!("page {}", above + 1));
 }
 
 #[test]

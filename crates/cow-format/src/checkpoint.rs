@@ -67,9 +67,9 @@ pub struct PageDesc {
     pub crc: u32,
     /// Which home is active.
     pub home: u8,
-    /// Never written: eight empty entries.
+    /// Never written: sixteen empty entries, or overflow entries.
     pub fresh: bool,
-    /// Entries in use.
+    /// Entries, or overflow entries, in use.
     pub used: u8,
 }
 

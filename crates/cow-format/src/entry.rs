@@ -1,16 +1,19 @@
-//! An entry of the node table: one node of the snapshot tree, 512 bytes, eight to a page.
-//! docs/format.md, "Node entry".
+//! An entry of the node table: one node of the snapshot tree, 256 bytes, sixteen to a page. What few
+//! nodes have, a long name or a content root, lies in an *overflow entry*, which an open of a pool
+//! without any need not read. docs/format.md, "Node entry".
 
 use crate::blob::BlobRef;
 use crate::wire::{Malformed, Reader, Writer};
 use crate::{FamilyId, FormatError, Gen, Name, NodeId, Phys, VolumeId};
 
-/// Bytes of an entry.
-pub const ENTRY_LEN: usize = 512;
+/// Bytes of an entry, and of an overflow entry.
+pub const ENTRY_LEN: usize = 256;
 /// Entries of a page.
 pub const PAGE_ENTRIES: usize = crate::BLOCK_SIZE / ENTRY_LEN;
 /// Longest name in bytes.
 pub const MAX_NAME: usize = 128;
+/// Longest name that needs no overflow entry.
+pub const SHORT_NAME: usize = 48;
 /// Properties and hold tags of a node, in bytes.
 pub const MAX_PROPS: usize = 4096;
 
@@ -156,10 +159,19 @@ const FLAG_INEXACT: u8 = 1;
 const FLAG_TRIMMED: u8 = 2;
 /// See [`NodeEntry::policy`].
 const FLAG_POLICY: u8 = 4;
-const NAME_AT: usize = ENTRY_LEN - MAX_NAME;
+/// There is an overflow entry.
+const FLAG_OVERFLOW: u8 = 8;
+const FLAGS_AT: usize = 47;
+const NAME_AT: usize = ENTRY_LEN - SHORT_NAME;
+/// A count that is not known; in memory `u64::MAX`.
+const UNKNOWN: u64 = (1 << 48) - 1;
 
 impl NodeEntry {
-    /// The 512 bytes.
+    fn overflows(&self) -> bool {
+        self.name.len() > SHORT_NAME || self.merkle.is_some()
+    }
+
+    /// The 256 bytes.
     pub fn encode(&self) -> [u8; ENTRY_LEN] {
         assert!(self.name.len() <= MAX_NAME, "name over 128 bytes");
         let mut w = Writer::default();
@@ -171,59 +183,92 @@ impl NodeEntry {
         w.u8(self.state as u8);
         w.u8(self.consistency as u8);
         w.u8(self.name.len() as u8);
-        w.u64(self.root.phys.0);
-        w.u32(self.root.crc);
-        w.u32(self.root.birth.0);
+        w.u48(self.root.phys.0);
         w.u8(self.root.level);
         let flags = [
             (self.inexact, FLAG_INEXACT),
             (self.trimmed, FLAG_TRIMMED),
             (self.policy, FLAG_POLICY),
+            (self.overflows(), FLAG_OVERFLOW),
         ];
         w.u8(flags.iter().filter(|(set, _)| *set).map(|(_, flag)| flag).sum());
-        w.u48(0);
+        w.u32(self.root.crc);
+        w.u32(self.root.birth.0);
         w.u64(self.size_bytes);
-        w.u64(self.cursor);
+        w.u48(self.cursor.min(UNKNOWN));
         for count in [self.born, self.own, self.mapped, self.unique] {
-            w.u64(count.data);
-            w.u64(count.map);
+            put_count(&mut w, count.data);
+            put_count(&mut w, count.map);
         }
         for blob in [self.row, self.props] {
-            w.u64(blob.phys.0);
+            w.u48(blob.phys.0);
             w.u32(blob.crc);
             w.u32(blob.len);
         }
-        w.bytes.extend_from_slice(self.merkle.as_deref().unwrap_or(&[0; 32]));
-        w.u64(u64::from(self.holds));
+        w.u32(self.holds);
+        w.u32(self.freeze_ms);
         let tail = [self.group, self.expiry_ns, self.created_ns, self.rollback_gen];
         tail.iter().for_each(|&v| w.u64(v));
         w.u64(self.stands_on);
         w.u64(self.origin.0);
-        w.u32(self.freeze_ms);
         assert!(w.bytes.len() <= NAME_AT, "entry fields overlap the name");
         let mut out = [0u8; ENTRY_LEN];
         out[..w.bytes.len()].copy_from_slice(&w.bytes);
-        out[NAME_AT..NAME_AT + self.name.len()].copy_from_slice(self.name.as_bytes());
+        let name = self.name.as_bytes();
+        let short = &name[..name.len().min(SHORT_NAME)];
+        out[NAME_AT..NAME_AT + short.len()].copy_from_slice(short);
         out
     }
 
-    /// Reads an entry; `None` for an empty slot (id 0). `at` is only for the error.
+    /// The 256 bytes of the overflow entry, if there is to be one.
+    pub fn encode_overflow(&self) -> Option<[u8; ENTRY_LEN]> {
+        if !self.overflows() {
+            return None;
+        }
+        let mut w = Writer::default();
+        w.u64(self.id.0);
+        w.bytes.extend_from_slice(self.merkle.as_deref().unwrap_or(&[0; 32]));
+        w.bytes.extend_from_slice(self.name.as_bytes().get(SHORT_NAME..).unwrap_or_default());
+        let mut out = [0u8; ENTRY_LEN];
+        out[..w.bytes.len()].copy_from_slice(&w.bytes);
+        Some(out)
+    }
+
+    /// Reads an entry; `None` for an empty slot (id 0). `overflow` is the overflow entry of the slot,
+    /// zeros or nothing where there is none. `at` is only for the error.
     ///
     /// # Errors
-    /// When a field holds what it cannot.
-    pub fn decode(bytes: &[u8], at: Phys) -> Result<Option<Self>, FormatError> {
+    /// When a field holds what it cannot, or the overflow entry is another node's, missing, or one too
+    /// many.
+    pub fn decode(bytes: &[u8], overflow: &[u8], at: Phys) -> Result<Option<Self>, FormatError> {
         let field = |field| FormatError::Field { what: "node entry", at, field };
         let bytes = bytes.get(..ENTRY_LEN).ok_or(field("length"))?;
-        parse(bytes).map_err(|Malformed| field("kind, state or name"))
+        let is_node = bytes[..8] != [0; 8];
+        let has_overflow = is_node && bytes[FLAGS_AT] & FLAG_OVERFLOW != 0;
+        let owner = if has_overflow { &bytes[..8] } else { &[0; 8] };
+        if overflow.get(..8).unwrap_or(&[0; 8]) != owner {
+            return Err(field("overflow entry"));
+        }
+        if !is_node {
+            return Ok(None);
+        }
+        let overflow = if has_overflow { overflow } else { &[] };
+        parse(bytes, overflow).map(Some).map_err(|Malformed| field("kind, state or name"))
     }
 }
 
-fn parse(bytes: &[u8]) -> Result<Option<NodeEntry>, Malformed> {
+fn put_count(w: &mut Writer, count: u64) {
+    w.u48(if count == u64::MAX { UNKNOWN } else { count.min(UNKNOWN - 1) });
+}
+
+fn count(r: &mut Reader<'_>) -> Result<u64, Malformed> {
+    let count = r.u48()?;
+    Ok(if count == UNKNOWN { u64::MAX } else { count })
+}
+
+fn parse(bytes: &[u8], overflow: &[u8]) -> Result<NodeEntry, Malformed> {
     let r = &mut Reader::new(bytes);
     let mut e = NodeEntry { id: NodeId(r.u64()?), ..NodeEntry::default() };
-    if e.id.0 == 0 {
-        return Ok(None);
-    }
     e.volume = VolumeId(r.u64()?);
     e.family = FamilyId(r.u64()?);
     e.parent = NodeId(r.u64()?);
@@ -232,38 +277,44 @@ fn parse(bytes: &[u8]) -> Result<Option<NodeEntry>, Malformed> {
     e.state = NodeState::from_u8(r.u8()?).ok_or(Malformed)?;
     e.consistency = Consistency::from_u8(r.u8()?).ok_or(Malformed)?;
     let name_len = usize::from(r.u8()?);
-    e.root.phys = Phys(r.u64()?);
-    e.root.crc = r.u32()?;
-    e.root.birth = Gen(r.u32()?);
+    e.root.phys = Phys(r.u48()?);
     e.root.level = r.u8()?;
     let flags = r.u8()?;
     e.inexact = flags & FLAG_INEXACT != 0;
     e.trimmed = flags & FLAG_TRIMMED != 0;
     e.policy = flags & FLAG_POLICY != 0;
-    r.u48()?;
+    e.root.crc = r.u32()?;
+    e.root.birth = Gen(r.u32()?);
     e.size_bytes = r.u64()?;
-    e.cursor = r.u64()?;
-    for count in [&mut e.born, &mut e.own, &mut e.mapped, &mut e.unique] {
-        *count = Count { data: r.u64()?, map: r.u64()? };
+    e.cursor = r.u48()?;
+    for c in [&mut e.born, &mut e.own, &mut e.mapped, &mut e.unique] {
+        *c = Count { data: count(r)?, map: count(r)? };
     }
     for blob in [&mut e.row, &mut e.props] {
-        *blob = BlobRef { phys: Phys(r.u64()?), crc: r.u32()?, len: r.u32()? };
+        *blob = BlobRef { phys: Phys(r.u48()?), crc: r.u32()?, len: r.u32()? };
     }
-    let merkle = r.bytes(32)?.try_into().map_err(|_| Malformed)?;
-    e.merkle = (merkle != [0; 32]).then(|| Box::new(merkle));
-    e.holds = r.u64()? as u32;
+    e.holds = r.u32()?;
+    e.freeze_ms = r.u32()?;
     for v in [&mut e.group, &mut e.expiry_ns, &mut e.created_ns, &mut e.rollback_gen] {
         *v = r.u64()?;
     }
     e.stands_on = r.u64()?;
     e.origin = NodeId(r.u64()?);
-    e.freeze_ms = r.u32()?;
     if e.root.level > crate::mapnode::MAX_LEVEL || name_len > MAX_NAME {
         return Err(Malformed);
     }
-    let name = &bytes[NAME_AT..NAME_AT + name_len];
-    e.name = std::str::from_utf8(name).map_err(|_| Malformed)?.into();
-    Ok(Some(e))
+    let text = |name: &[u8]| str::from_utf8(name).map(Name::from).map_err(|_| Malformed);
+    let short = bytes.get(NAME_AT..NAME_AT + name_len.min(SHORT_NAME)).ok_or(Malformed)?;
+    if overflow.is_empty() {
+        e.name = if name_len > SHORT_NAME { return Err(Malformed) } else { text(short)? };
+        return Ok(e);
+    }
+    let r = &mut Reader::new(overflow);
+    r.u64()?;
+    let merkle = r.bytes(32)?.try_into().map_err(|_| Malformed)?;
+    e.merkle = (merkle != [0; 32]).then(|| Box::new(merkle));
+    e.name = text(&[short, r.bytes(name_len.saturating_sub(SHORT_NAME))?].concat())?;
+    Ok(e)
 }
 
 impl NodeKind {

@@ -21,6 +21,7 @@ pub mod page;
 pub mod record;
 mod size;
 pub mod superblock;
+pub mod table;
 #[cfg(test)]
 mod tests;
 mod units;

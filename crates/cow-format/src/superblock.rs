@@ -19,7 +19,7 @@ pub use crate::geometry::COPY_BLOCKS;
 /// First eight bytes of every copy.
 pub const MAGIC: [u8; 8] = *b"COWSTOR1";
 /// The format version that this code reads and writes.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// How many fences fit.
 pub const MAX_FENCES: usize = 32;
 

@@ -1,7 +1,7 @@
 //! Round trips, and that every flipped bit is noticed.
 
 use crate::checkpoint::{Checkpoint, Detached, JournalPos, PageDesc, ZoneDesc};
-use crate::entry::{Count, NodeEntry, Root};
+use crate::entry::{Count, ENTRY_LEN, MAX_NAME, NodeEntry, PAGE_ENTRIES, Root};
 use crate::frame::{FLAG_PAD, Frame};
 use crate::geometry::{Geometry, LayoutOptions, ZONE_BLOCKS};
 use crate::mapnode::{MapNode, NodePlace, Slot};
@@ -268,9 +268,81 @@ fn entry_round_trip() {
         name: "x".repeat(128).into(),
         ..NodeEntry::default()
     };
-    let bytes = entry.encode();
-    assert_eq!(NodeEntry::decode(&bytes, Phys(1)).unwrap(), Some(entry));
-    assert_eq!(NodeEntry::decode(&[0; 512], Phys(1)).unwrap(), None);
+    let again = |entry: &NodeEntry| {
+        let overflow = entry.encode_overflow();
+        let overflow = overflow.as_ref().map_or(&[][..], |bytes| bytes);
+        NodeEntry::decode(&entry.encode(), overflow, Phys(1)).unwrap().unwrap()
+    };
+    assert_eq!(again(&entry), entry);
+    assert_eq!(NodeEntry::decode(&[0; ENTRY_LEN], &[], Phys(1)).unwrap(), None);
+    // Names of every length, one with a character that lies on both sides.
+    let mut entry = NodeEntry { merkle: None, ..entry };
+    for len in 0..=MAX_NAME {
+        entry.name = "y".repeat(len).into();
+        assert_eq!((again(&entry), entry.encode_overflow().is_some()), (entry.clone(), len > 48));
+        entry.name = format!("{}ä", "y".repeat(len.saturating_sub(2))).into();
+        assert_eq!(again(&entry), entry);
+    }
+    entry.name = "short".into();
+    assert_eq!(entry.encode_overflow(), None);
+    entry.merkle = Some(Box::new([18; 32]));
+    assert_eq!(again(&entry), entry);
+    // A count that six bytes do not hold is one that nobody knows, or the largest known.
+    entry.unique = Count { data: u64::MAX, map: 1 << 60 };
+    entry.cursor = u64::MAX;
+    let read = again(&entry);
+    assert_eq!(read.unique, Count { data: u64::MAX, map: (1 << 48) - 2 });
+    assert_eq!(read.cursor, (1 << 48) - 1);
+}
+
+#[test]
+fn an_overflow_entry_is_that_of_its_node() {
+    let long = NodeEntry { id: NodeId(7), name: "x".repeat(49).into(), ..NodeEntry::default() };
+    let short = NodeEntry { name: "x".into(), ..long.clone() };
+    let overflow = long.encode_overflow().unwrap();
+    let wrong = |entry: &[u8], overflow: &[u8]| {
+        let error = NodeEntry::decode(entry, overflow, Phys(1)).unwrap_err();
+        assert!(error.to_string().contains("overflow entry"), "{error}");
+    };
+    wrong(&long.encode(), &[]);
+    wrong(&long.encode(), &[0; ENTRY_LEN]);
+    wrong(&long.encode(), &NodeEntry { id: NodeId(8), ..long.clone() }.encode_overflow().unwrap());
+    wrong(&short.encode(), &overflow);
+    wrong(&[0; ENTRY_LEN], &overflow);
+    for len in 8..ENTRY_LEN {
+        let read = NodeEntry::decode(&long.encode(), &overflow[..len], Phys(1));
+        assert_eq!(read.is_ok(), len >= 41, "{len}");
+    }
+}
+
+#[test]
+fn every_slot_has_an_entry_and_an_overflow_entry_of_its_own() {
+    use crate::table::{CHUNK_ENTRIES, entries, first_slot, is_overflow, overflow_of, page_of};
+    assert_eq!(CHUNK_ENTRIES * geometry::MAX_CHUNKS, 1 << 20);
+    let mut slots = 0;
+    for page in (0..3 * geometry::CHUNK_PAGES as u32).filter(|page| !is_overflow(*page)) {
+        let above = overflow_of(page);
+        assert!(is_overflow(above) && first_slot(above) == slots, "page {page}");
+        let (mut main, mut more) = ([0; BLOCK_SIZE], [0; BLOCK_SIZE]);
+        for place in 0..PAGE_ENTRIES {
+            assert_eq!(page_of(slots), page);
+            let name = "z".repeat(if place % 3 == 0 { 60 } else { 6 });
+            let id = NodeId(1 + u64::from(slots));
+            let entry = NodeEntry { id, name: name.into(), ..NodeEntry::default() };
+            let range = place * ENTRY_LEN..(place + 1) * ENTRY_LEN;
+            main[range.clone()].copy_from_slice(&entry.encode());
+            entry.encode_overflow().iter().for_each(|bytes| {
+                more[range.clone()].copy_from_slice(bytes);
+            });
+            slots += 1;
+        }
+        let read: Vec<_> = entries(page, &main, Some(&more), Phys(1)).collect();
+        assert!(read.iter().all(|(slot, e)| e.as_ref().unwrap().id.0 == 1 + u64::from(*slot)));
+        assert_eq!(read.len(), PAGE_ENTRIES);
+        let alone = entries(page, &main, None, Phys(1)).filter(|(_, entry)| entry.is_ok());
+        assert_eq!(alone.count(), 10);
+    }
+    assert_eq!(slots, 3 * CHUNK_ENTRIES);
 }
 
 #[test]

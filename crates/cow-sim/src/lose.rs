@@ -27,17 +27,30 @@ pub fn lose_newest_checkpoint(disk: &mut SimDisk, lost: &mut u64) -> bool {
     true
 }
 
-/// The blocks of the node table that the newest checkpoint of the pool on `disk` refers to, by page.
-pub fn table_blocks(disk: &SimDisk) -> Vec<u64> {
+/// The pages of the node table that the newest checkpoint of the pool on `disk` refers to, and their
+/// blocks.
+pub fn table_blocks(disk: &SimDisk) -> Vec<(u64, u64)> {
     let Some(sb) = newest_superblock(disk) else { return Vec::new() };
     let all = (0..4).filter_map(|area| read(disk, &sb, area));
     let Some(cp) = all.max_by_key(|cp| cp.seq) else { return Vec::new() };
     let used = cp.pages.iter().enumerate().filter(|(_, page)| !page.fresh && page.used > 0);
     let home = |(i, page): (usize, &PageDesc)| {
         let chunk = cp.chunks[i / CHUNK_PAGES as usize];
-        Geometry::table_home(chunk, i as u64 % CHUNK_PAGES, page.home).0
+        (i as u64, Geometry::table_home(chunk, i as u64 % CHUNK_PAGES, page.home).0)
     };
     used.map(home).collect()
+}
+
+/// Changes the newest checkpoint of the pool on `disk`, checksums included; from then on it is the only
+/// one.
+pub fn edit_checkpoint(disk: &mut SimDisk, edit: impl FnOnce(&mut Checkpoint)) {
+    let Some(sb) = newest_superblock(disk) else { return };
+    let all = (0..4).filter_map(|area| read(disk, &sb, area));
+    let Some(mut cp) = all.max_by_key(|cp| cp.seq) else { return };
+    cp.flags |= FLAG_NO_FALLBACK;
+    edit(&mut cp);
+    let (start, buf) = (sb.geometry.cp_start[Checkpoint::area(cp.seq)], cp.encode(sb.pool_tag()));
+    (start..).zip(0..buf.block_count()).for_each(|(at, i)| disk.poke(at, *buf.block(i)));
 }
 
 pub(crate) fn newest_superblock(disk: &SimDisk) -> Option<Superblock> {

@@ -187,7 +187,7 @@ fn verbs() -> Vec<Script> {
             "rename, resize, properties",
             two_states(),
             vec![
-                vec![Cmd::Rename { name: "a@one".into(), to: "uno".into() }],
+                vec![Cmd::Rename { name: "a@one".into(), to: "uno".repeat(20) }],
                 vec![Cmd::Resize { volume: "a".into(), size: MIB, shrink: true }],
                 vec![write("a", 200, 2, 200)],
                 vec![Cmd::Resize { volume: "a".into(), size: 4 << 40, shrink: false }],
@@ -195,6 +195,8 @@ fn verbs() -> Vec<Script> {
                 vec![Cmd::Rename { name: "a".into(), to: "z".into() }],
                 vec![Cmd::SetProp { name: "z".into(), key: "k".into(), value: Some("v".into()) }],
                 vec![write("z", 0, 1, 220), write("b", 0, 1, 230)],
+                vec![Cmd::Checkpoint],
+                vec![Cmd::Rename { name: format!("z@{}", "uno".repeat(20)), to: "uno".into() }],
                 vec![Cmd::Checkpoint],
             ],
         ),

@@ -3,15 +3,19 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use cow_engine::{AckMode, Engine, Error, Op, Reply, SnapOptions, SnapTarget};
+use cow_format::checkpoint::PageDesc;
+use cow_format::table::{ENTRY_PAGES, is_overflow, overflow_of};
 use cow_sim::disk::{Class, Crash, Faults, NthFault, SimDisk};
-use cow_sim::lose::table_blocks;
+use cow_sim::lose::{edit_checkpoint, table_blocks};
 use cow_sim::world::World;
 use cow_sim::{PoolOptions, format, small_config};
 
 type Pool = World<Engine>;
 
 const BLOCK: u64 = 4096;
-const SNAPSHOTS: u64 = 400;
+const SNAPSHOTS: u64 = 800;
+/// Every so many snapshots have a name that is too long for an entry alone, and their pages.
+const LONG: u64 = 40;
 const EIO: i32 = 5;
 
 fn ask(pool: &mut Pool, op: Op) -> Reply {
@@ -25,7 +29,8 @@ fn closed() -> SimDisk {
     ask(&mut pool, Op::Open { read_only: false });
     ask(&mut pool, Op::create_volume("v", 1 << 30, Vec::new()));
     for index in 0..SNAPSHOTS {
-        let target = SnapTarget { volume: "v".into(), snapshot: index.to_string() };
+        let snapshot = format!("{index:0width$}", width = if index % LONG == 0 { 100 } else { 0 });
+        let target = SnapTarget { volume: "v".into(), snapshot };
         ask(&mut pool, Op::Snapshot { targets: vec![target], options: SnapOptions::default() });
     }
     ask(&mut pool, Op::Close);
@@ -50,8 +55,14 @@ fn open(disk: &SimDisk, faults: Faults, seed: u64) -> (Result<u64, Error>, u64) 
 #[test]
 fn pages_side_by_side_are_read_together() {
     let disk = closed();
-    let pages = table_blocks(&disk).len() as u64;
-    assert!(pages > SNAPSHOTS / 8, "{pages}");
+    let pages = table_blocks(&disk).into_iter().map(|(page, _)| page as u32);
+    let (overflow, entries): (Vec<u32>, Vec<u32>) = pages.partition(|page| is_overflow(*page));
+    // The volume has one too.
+    assert_eq!(
+        (entries.len() as u64, overflow.len() as u64),
+        (SNAPSHOTS / 16 + 1, SNAPSHOTS / LONG)
+    );
+    let pages = (entries.len() + overflow.len()) as u64;
     let (snapshots, reads) = open(&disk, Faults::default(), 1);
     assert_eq!(snapshots, Ok(SNAPSHOTS));
     assert!(reads < pages, "{reads} reads for {pages} pages and all else");
@@ -94,7 +105,7 @@ fn a_block_that_reads_wrong_is_read_again_by_itself() {
 fn a_page_that_cannot_be_read_is_named_and_its_neighbours_are_not() {
     let disk = closed();
     let (mut fallbacks, mut refusals) = (0, 0);
-    for block in table_blocks(&disk) {
+    for (_, block) in table_blocks(&disk) {
         let faults = Faults { unreadable: block..block + 1, ..Faults::default() };
         match open(&disk, faults, block).0 {
             Ok(snapshots) => {
@@ -116,7 +127,7 @@ fn a_page_that_cannot_be_read_is_named_and_its_neighbours_are_not() {
 fn a_page_that_is_not_what_was_written_is_named() {
     let disk = closed();
     let (mut fallbacks, mut refusals) = (0, 0);
-    for (page, block) in table_blocks(&disk).into_iter().enumerate() {
+    for (page, block) in table_blocks(&disk) {
         let mut broken = disk.crash(Crash::KeepAll);
         let mut bytes = broken.peek(block);
         bytes[100] ^= 1;
@@ -134,4 +145,24 @@ fn a_page_that_is_not_what_was_written_is_named() {
         }
     }
     assert!(fallbacks > 0 && refusals > 0, "{fallbacks} fallbacks, {refusals} refusals");
+}
+
+/// Overflow entries that no checkpoint of ours has: too few of them, and some of nobody.
+#[test]
+fn overflow_entries_that_do_not_belong_to_entries_are_refused() {
+    let disk = closed();
+    let blocks = table_blocks(&disk);
+    let is_main = |(page, _): &&(u64, u64)| !is_overflow(*page as u32);
+    let last = blocks.iter().filter(is_main).map(|(page, _)| *page as u32).max().unwrap();
+    assert!(last + 1 < ENTRY_PAGES);
+    let refused = |page: u32, desc: PageDesc, says: &str| {
+        let mut broken = disk.crash(Crash::KeepAll);
+        edit_checkpoint(&mut broken, |cp| cp.pages[overflow_of(page) as usize] = desc);
+        match open(&broken, Faults::default(), 1).0 {
+            Err(Error::Corrupt(what)) => assert!(what.contains(says), "{what}"),
+            other => panic!("{other:?}"),
+        }
+    };
+    refused(0, PageDesc::default(), "overflow entry");
+    refused(last + 1, PageDesc { used: 1, ..PageDesc::default() }, "overflow of no entries");
 }

@@ -4,15 +4,10 @@ use crate::children::Children;
 use crate::props::{Edit, Kept, Props};
 use crate::row::Row;
 use cow_format::NodeId;
-use cow_format::entry::{Count, NodeEntry, NodeKind, NodeState, PAGE_ENTRIES};
+use cow_format::entry::{Count, NodeEntry, NodeKind, NodeState};
 
 /// In [`NodeEntry::unique`]: not known without reading kill rows.
 pub(crate) const UNKNOWN: Count = Count { data: u64::MAX, map: u64::MAX };
-
-/// The page of the node table that holds a slot.
-pub(crate) fn page_of(slot: u32) -> u32 {
-    slot / PAGE_ENTRIES as u32
-}
 
 /// A head or snapshot (deleted or not), or the holder of the pool's properties.
 #[derive(Clone, Debug, PartialEq, Eq)]

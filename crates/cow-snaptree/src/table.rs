@@ -1,11 +1,10 @@
 //! The node table: which slot a node has, which pages must be written, and their bytes.
 
 use crate::error::NoSlots;
-use crate::node::page_of;
 use crate::tree::Tree;
-use cow_format::entry::{ENTRY_LEN, PAGE_ENTRIES};
+use cow_format::entry::ENTRY_LEN;
+use cow_format::table::{first_slot, is_overflow, overflow_of, page_of};
 use cow_format::{Buf, NodeId};
-use std::collections::BTreeSet;
 
 /// Most nodes of a pool, and most slots of its table.
 pub const MAX_NODES: u32 = 1 << 20;
@@ -56,9 +55,10 @@ impl Tree {
         self.dirty_pages.insert(page_of(slot));
     }
 
-    /// Pages that differ from what was written last, those of vanished nodes included.
-    pub fn dirty_pages(&self) -> BTreeSet<u32> {
-        self.dirty_pages.clone()
+    /// Pages that may differ from what was written last, those of vanished nodes included, each page
+    /// of entries with its page of overflow entries.
+    pub fn dirty_pages(&self) -> Vec<u32> {
+        self.dirty_pages.iter().flat_map(|&page| [page, overflow_of(page)]).collect()
     }
 
     /// All pages were written.
@@ -66,24 +66,24 @@ impl Tree {
         self.dirty_pages.clear();
     }
 
-    /// The 4 KiB of a page: eight entries.
-    pub fn encode_page(&self, page: u32) -> Buf {
-        let mut buf = Buf::zeroed(1);
-        for (at, bytes) in buf.chunks_exact_mut(ENTRY_LEN).enumerate() {
-            let slot = u64::from(page) * PAGE_ENTRIES as u64 + at as u64;
-            if let Some(node) = self.slots.get(slot).and_then(|&id: &NodeId| self.node(id)) {
-                let own = node.props_owner == node.entry.id || node.entry.props.len == 0;
-                debug_assert!(own, "a page is encoded before the properties were written");
-                bytes.copy_from_slice(&node.entry.encode());
+    /// The 4 KiB of a page: sixteen entries, or overflow entries; and how many are in use.
+    pub fn encode_page(&self, page: u32) -> (Buf, u8) {
+        let (mut buf, mut used) = (Buf::zeroed(1), 0);
+        let slots = first_slot(page)..;
+        for (slot, place) in slots.zip(buf.chunks_exact_mut(ENTRY_LEN)) {
+            let node = self.slots.get(u64::from(slot)).and_then(|&id: &NodeId| self.node(id));
+            let Some(node) = node else { continue };
+            let own = node.props_owner == node.entry.id || node.entry.props.len == 0;
+            debug_assert!(own, "a page is encoded before the properties were written");
+            let bytes = match is_overflow(page) {
+                true => node.entry.encode_overflow(),
+                false => Some(node.entry.encode()),
+            };
+            if let Some(bytes) = bytes {
+                place.copy_from_slice(&bytes);
+                used += 1;
             }
         }
-        buf
-    }
-
-    /// How many entries of a page are in use.
-    pub fn page_used(&self, page: u32) -> u8 {
-        let first = u64::from(page) * PAGE_ENTRIES as u64;
-        let slots = first..first + PAGE_ENTRIES as u64;
-        slots.filter(|&slot| self.slots.contains_key(slot)).count() as u8
+        (buf, used)
     }
 }

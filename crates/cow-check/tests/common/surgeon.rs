@@ -9,6 +9,7 @@ use cow_format::geometry::{CHUNK_PAGES, Geometry, ZONE_BLOCKS};
 use cow_format::mapnode::{FANOUT_BITS, MapNode, NodePlace, Slot};
 use cow_format::page::{bitmap_crc, table_crc};
 use cow_format::superblock::{COPY_BLOCKS, Superblock};
+use cow_format::table::{entries, is_overflow, overflow_of};
 use cow_format::{Buf, Gen, Phys};
 
 pub struct Surgeon {
@@ -48,7 +49,7 @@ impl Surgeon {
         self.image.put(Phys(start), &self.cp.encode(self.tag));
     }
 
-    fn table_page(&self, page: usize) -> Phys {
+    pub fn table_page(&self, page: usize) -> Phys {
         let chunk = self.cp.chunks[page / CHUNK_PAGES as usize];
         Geometry::table_home(chunk, page as u64 % CHUNK_PAGES, self.cp.pages[page].home)
     }
@@ -64,31 +65,39 @@ impl Surgeon {
     }
 
     pub fn find_entry(&self, id: u64) -> Option<NodeEntry> {
-        let mut found = None;
-        for (_, at) in self.table_pages() {
-            for bytes in self.image.page(at.0).chunks_exact(ENTRY_LEN) {
-                found = found.or(NodeEntry::decode(bytes, at).unwrap().filter(|e| e.id.0 == id));
-            }
-        }
-        found
+        self.locate(id).map(|(_, _, entry)| entry)
     }
 
-    /// Changes an entry, with page and checkpoint to match.
+    /// The page of entries that a node is in, its place there, and its entry.
+    pub fn locate(&self, id: u64) -> Option<(usize, usize, NodeEntry)> {
+        let pages = self.table_pages().into_iter().filter(|(page, _)| !is_overflow(*page as u32));
+        let mut all = pages.flat_map(|(page, at)| {
+            let above = overflow_of(page as u32) as usize;
+            let overflow = self.image.page(self.table_page(above).0);
+            let overflow = Some(&overflow[..]).filter(|_| self.cp.pages[above].used > 0);
+            let bytes = self.image.page(at.0);
+            let found = entries(page as u32, &bytes, overflow, at);
+            let found = found.map(|(slot, entry)| (page, slot as usize % PAGE_ENTRIES, entry));
+            found.collect::<Vec<_>>()
+        });
+        let found = all.find(|(.., entry)| entry.as_ref().unwrap().id.0 == id);
+        found.map(|(page, at, entry)| (page, at, entry.unwrap()))
+    }
+
+    /// Changes an entry, with page and checkpoint to match. It keeps what it has of overflow.
     pub fn edit_entry(&mut self, id: u64, edit: impl FnOnce(&mut NodeEntry)) {
-        let (mut entry, mut edit) = (self.entry(id), Some(edit));
-        for (page, at) in self.table_pages() {
-            let mut bytes = self.image.page(at.0);
-            for i in 0..PAGE_ENTRIES {
-                let range = i * ENTRY_LEN..(i + 1) * ENTRY_LEN;
-                let here = NodeEntry::decode(&bytes[range.clone()], at).unwrap();
-                if here.is_some_and(|e| e.id.0 == id) {
-                    edit.take().unwrap()(&mut entry);
-                    bytes[range].copy_from_slice(&entry.encode());
-                }
-            }
-            self.image.pages.insert(at.0, bytes);
-            self.cp.pages[page].crc = table_crc(&bytes, self.tag, at);
-        }
+        let (page, place, mut entry) = self.locate(id).unwrap();
+        edit(&mut entry);
+        self.put_entry(page, place, entry.encode());
+    }
+
+    /// Puts these bytes into the place of an entry or overflow entry, with page and checkpoint to match.
+    pub fn put_entry(&mut self, page: usize, place: usize, entry: [u8; ENTRY_LEN]) {
+        let at = self.table_page(page);
+        let mut bytes = self.image.page(at.0);
+        bytes[place * ENTRY_LEN..(place + 1) * ENTRY_LEN].copy_from_slice(&entry);
+        self.image.pages.insert(at.0, bytes);
+        self.cp.pages[page].crc = table_crc(&bytes, self.tag, at);
         self.write_cp();
     }
 

@@ -10,12 +10,11 @@ use cow_format::checkpoint::{Checkpoint, FLAG_LEAKS, PageDesc, ZoneDesc};
 use cow_format::entry::PAGE_ENTRIES;
 use cow_format::geometry::{CHUNK_BLOCKS, CHUNK_PAGES, Geometry};
 use cow_format::page::table_crc;
+use cow_format::table::CHUNK_ENTRIES;
 use cow_format::{BufSlice, Phys, mutant};
 
 /// A table chunk is added when fewer entries are free.
 const SPARE_ENTRIES: u32 = 1024;
-/// Entries of a chunk.
-const CHUNK_ENTRIES: u32 = CHUNK_PAGES as u32 * PAGE_ENTRIES as u32;
 
 /// The node table as the new checkpoint will describe it.
 struct Table {
@@ -120,12 +119,15 @@ impl Fold {
             let _ = self.tree.assign_slots(total);
         }
         for page in self.tree.dirty_pages() {
-            let used = self.tree.page_used(page);
+            let (buf, used) = self.tree.encode_page(page);
+            if used == 0 && table.pages[page as usize].used == 0 {
+                // As most pages of overflow entries: nothing was there, and nothing is.
+                continue;
+            }
             let home = table.home_of(page as usize, usize::from(used) == PAGE_ENTRIES);
             let desc = &mut table.pages[page as usize];
             let chunk = table.chunks[page as usize / CHUNK_PAGES as usize];
             let at = Geometry::table_home(chunk, u64::from(page) % CHUNK_PAGES, home);
-            let buf = self.tree.encode_page(page);
             let crc = table_crc(&buf, self.pool_tag, at);
             *desc = PageDesc { crc, home, fresh: false, used };
             self.write(at, BufSlice::whole(buf)).await?;

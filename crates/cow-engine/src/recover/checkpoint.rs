@@ -6,9 +6,9 @@ use crate::space::load_zone;
 use crate::task::Cx;
 use cow_alloc::{AllocError, Allocator};
 use cow_format::checkpoint::{Checkpoint, FLAG_NO_FALLBACK};
-use cow_format::entry::PAGE_ENTRIES;
 use cow_format::record::Record;
 use cow_format::superblock::Superblock;
+use cow_format::table::CHUNK_ENTRIES;
 use cow_format::{Gen, NodeId, Phys, VolumeId};
 use cow_snaptree::{Counters, Loading, Tree};
 
@@ -87,12 +87,11 @@ pub(super) async fn build(
         last_volume: VolumeId(cp.last_volume),
         last_group: cp.last_group,
     };
-    let used = cp.pages.iter().rposition(|page| page.used > 0).map_or(0, |last| last + 1);
-    let mut loading = Loading::new(counters, used * PAGE_ENTRIES);
+    let mut loading = Loading::new(counters, table::used_slots(&cp));
     table::read(cx, sb, &cp, &mut loading).await?;
     let mut tree = loading.finish()?;
     tree.set_detached(cp.detached.iter().map(|line| line.node).collect());
-    tree.set_total_slots(cp.pages.len() as u32 * PAGE_ENTRIES as u32);
+    tree.set_total_slots(cp.chunks.len() as u32 * CHUNK_ENTRIES);
     let tag = sb.pool_tag();
     let mut alloc =
         Allocator::new(sb.geometry.clone(), cp.pool_blocks, tag, cp.seq, cp.zones.clone());

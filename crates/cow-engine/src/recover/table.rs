@@ -7,13 +7,16 @@ use super::read_twice;
 use crate::error::Error;
 use crate::task::{Cx, join_all};
 use cow_format::checkpoint::{Checkpoint, PageDesc};
-use cow_format::entry::{ENTRY_LEN, NodeEntry, PAGE_ENTRIES};
+use cow_format::entry::PAGE_ENTRIES;
 use cow_format::geometry::{CHUNK_PAGES, Geometry};
 use cow_format::page::table_crc;
 use cow_format::superblock::Superblock;
-use cow_format::{Buf, Phys};
+use cow_format::table::{ENTRY_PAGES, entries, first_slot, is_overflow, overflow_of};
+use cow_format::{BLOCK_SIZE, Buf, Phys};
 use cow_snaptree::Loading;
 use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::iter::once;
 
 /// Most blocks of one read: 128 KiB.
 const MAX_RUN: usize = 32;
@@ -27,10 +30,14 @@ const OP: &str = "read of the node table";
 /// A page of the table, and where its newest version is.
 #[derive(Clone, Copy)]
 struct Page {
-    index: usize,
+    index: u32,
     at: Phys,
     crc: u32,
 }
+
+/// By index.
+type Pages = BTreeMap<u32, Page>;
+type Block = [u8; BLOCK_SIZE];
 
 /// Enters the nodes of all pages in use.
 pub(super) async fn read(
@@ -40,10 +47,14 @@ pub(super) async fn read(
     nodes: &mut Loading,
 ) -> Result<(), Error> {
     let tag = sb.pool_tag();
-    let mut pages: Vec<Page> = used_pages(cp);
-    pages.sort_unstable_by_key(|page| page.at);
-    let runs: Vec<&[Page]> =
-        pages.chunk_by(|a, b| a.at.0 + 1 == b.at.0).flat_map(|run| run.chunks(MAX_RUN)).collect();
+    let (overflow, mut pages): (Vec<Page>, Vec<Page>) =
+        used_pages(cp).partition(|page| is_overflow(page.index));
+    let overflow: Pages = overflow.into_iter().map(|page| (page.index, page)).collect();
+    let has_entries = |index: u32| cp.pages[(index - ENTRY_PAGES) as usize].used > 0;
+    if let Some(index) = overflow.keys().find(|index| !has_entries(**index)) {
+        return Err(Error::Corrupt(format!("node table page {index}: overflow of no entries")));
+    }
+    let runs = runs(&mut pages);
     let (left, nodes) = (RefCell::new(runs.as_slice()), RefCell::new(nodes));
     let lane = async || {
         loop {
@@ -51,11 +62,12 @@ pub(super) async fn read(
             if window.is_empty() {
                 return Ok(());
             }
-            let read = join_all(window.iter().map(|run| read_run(cx, tag, run))).await;
-            for (run, buf) in window.iter().zip(read) {
-                let buf = buf?;
+            let read = join_all(window.iter().map(|run| read_both(cx, tag, run, &overflow))).await;
+            for (run, read) in window.iter().zip(read) {
+                let (buf, mut overflow) = read?;
                 for (i, page) in run.iter().enumerate() {
-                    enter(page, buf.block(i), &mut nodes.borrow_mut())?;
+                    let overflow = overflow.remove(&overflow_of(page.index));
+                    enter(page, buf.block(i), overflow.as_deref(), &mut nodes.borrow_mut())?;
                 }
             }
         }
@@ -75,14 +87,48 @@ fn next_window<'a, 'b>(left: &mut &'a [&'b [Page]]) -> &'a [&'b [Page]] {
     window
 }
 
-fn used_pages(cp: &Checkpoint) -> Vec<Page> {
-    let used = cp.pages.iter().enumerate().filter(|(_, desc)| !desc.fresh && desc.used > 0);
-    let page = |(index, desc): (usize, &PageDesc)| {
-        let chunk = cp.chunks[index / CHUNK_PAGES as usize];
-        let at = Geometry::table_home(chunk, index as u64 % CHUNK_PAGES, desc.home);
+/// About how many slots have a node: those up to the last page in use.
+pub(super) fn used_slots(cp: &Checkpoint) -> usize {
+    let last = used_pages(cp).filter(|page| !is_overflow(page.index)).last();
+    last.map_or(0, |page| first_slot(page.index) as usize + PAGE_ENTRIES)
+}
+
+fn used_pages(cp: &Checkpoint) -> impl Iterator<Item = Page> {
+    let used = (0..).zip(&cp.pages).filter(|(_, desc)| !desc.fresh && desc.used > 0);
+    used.map(|(index, desc): (u32, &PageDesc)| {
+        let page = u64::from(index);
+        let chunk = cp.chunks[(page / CHUNK_PAGES) as usize];
+        let at = Geometry::table_home(chunk, page % CHUNK_PAGES, desc.home);
         Page { index, at, crc: desc.crc }
-    };
-    used.map(page).collect()
+    })
+}
+
+/// Pages by where they lie, those together that one read gets.
+fn runs(pages: &mut [Page]) -> Vec<&[Page]> {
+    pages.sort_unstable_by_key(|page| page.at);
+    pages.chunk_by(|a, b| a.at.0 + 1 == b.at.0).flat_map(|run| run.chunks(MAX_RUN)).collect()
+}
+
+/// Pages of entries that lie side by side, and those of their overflow entries, by index.
+async fn read_both(
+    cx: &Cx,
+    tag: u64,
+    run: &[Page],
+    overflow: &Pages,
+) -> Result<(Buf, BTreeMap<u32, Box<Block>>), Error> {
+    let overflow = run.iter().filter_map(|page| overflow.get(&overflow_of(page.index)));
+    let mut overflow: Vec<Page> = overflow.copied().collect();
+    let runs = runs(&mut overflow);
+    let all = once(run).chain(runs.iter().copied());
+    let mut read = join_all(all.map(|run| read_run(cx, tag, run))).await.into_iter();
+    let buf = read.next().unwrap_or_else(|| Ok(Buf::zeroed(run.len())))?;
+    let mut blocks = BTreeMap::new();
+    for (run, buf) in runs.into_iter().zip(read) {
+        let buf = buf?;
+        let block = |(i, page): (usize, &Page)| (page.index, Box::new(*buf.block(i)));
+        blocks.extend(run.iter().enumerate().map(block));
+    }
+    Ok((buf, blocks))
 }
 
 /// Pages that lie side by side.
@@ -122,12 +168,15 @@ async fn reread(cx: &Cx, tag: u64, page: &Page) -> Result<Buf, Error> {
     Ok(buf)
 }
 
-fn enter(page: &Page, bytes: &[u8], nodes: &mut Loading) -> Result<(), Error> {
-    for (i, bytes) in bytes.chunks_exact(ENTRY_LEN).enumerate() {
-        let entry = NodeEntry::decode(bytes, page.at).map_err(|e| Error::Corrupt(e.to_string()))?;
-        if let Some(entry) = entry {
-            nodes.enter((page.index * PAGE_ENTRIES + i) as u32, entry)?;
-        }
+fn enter(
+    page: &Page,
+    bytes: &Block,
+    overflow: Option<&Block>,
+    nodes: &mut Loading,
+) -> Result<(), Error> {
+    let overflow = overflow.map(|block| &block[..]);
+    for (slot, entry) in entries(page.index, bytes, overflow, page.at) {
+        nodes.enter(slot, entry.map_err(|e| Error::Corrupt(e.to_string()))?)?;
     }
     Ok(())
 }

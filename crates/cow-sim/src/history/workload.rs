@@ -88,7 +88,8 @@ impl Workload {
         self.names += 1;
         // Names come again: what is deleted gives its name back.
         let number = if self.rng.one_in(5) { self.rng.below(self.names) } else { self.names };
-        format!("{prefix}{number}")
+        // Some have more than an entry of the node table has room for.
+        format!("{prefix}{number}{}", "_".repeat(if number.is_multiple_of(5) { 60 } else { 0 }))
     }
 
     /// What is asked next; nothing, when chance picked what cannot be asked now.

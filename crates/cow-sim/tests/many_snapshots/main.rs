@@ -9,9 +9,10 @@ use cow_engine::{Engine, Op};
 use cow_sim::disk::{Counts, Crash, SimDisk};
 use pool::{COUNTS, ask, export, large_pool, open, snapshot, take};
 
-/// Most that an open may read at 10,000 snapshots, for each block that it reads at one.
-const OPEN_FACTOR: u64 = 2;
-/// Most reads of an open at 10,000 snapshots, whose nodes fill 1,250 pages.
+/// Most blocks that 10,000 snapshots may add to what an open reads: their nodes fill 626 pages, and a
+/// larger pool of nodes has a larger checkpoint.
+const OPEN_BLOCKS: u64 = 660;
+/// Most reads of an open at 10,000 snapshots.
 const OPEN_READS: u64 = 100;
 
 fn added(after: &Counts, before: &Counts) -> [u64; 5] {
@@ -51,5 +52,5 @@ fn snapshots_and_opens_cost_the_same_among_ten_thousand() {
     assert!(creates.iter().all(|cost| *cost == [0, 0, 1, 1, 1]), "{creates:?}");
     let [few, .., many] = opens.as_slice() else { panic!("{opens:?}") };
     assert!(many[0] <= OPEN_READS, "reads at open: {} and {}", few[0], many[0]);
-    assert!(many[1] <= OPEN_FACTOR * few[1], "blocks read at open: {} and {}", few[1], many[1]);
+    assert!(many[1] <= few[1] + OPEN_BLOCKS, "blocks read at open: {} and {}", few[1], many[1]);
 }

@@ -235,7 +235,9 @@ pub(crate) fn act(sim: &mut Sim, step: u64) {
         }
         (91, Some(snap)) => {
             // An undo snapshot that gets a name of its own counts.
-            let renamed = sim.run(|tree| tree.plan_rename(&snap, &format!("r{step}")));
+            // Every other name is too long for an entry alone.
+            let to = format!("r{step}{}", "_".repeat(step as usize % 2 * 60));
+            let renamed = sim.run(|tree| tree.plan_rename(&snap, &to));
             assert!(matches!(renamed, Ok(_) | Err(crate::TreeError::Limit(_))), "{renamed:?}");
         }
         (92..94, _) => super::policies::set(sim, &volume),

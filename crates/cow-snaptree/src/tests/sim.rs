@@ -338,9 +338,7 @@ impl Sim {
         tree.assign_slots(self.slots).unwrap();
         assert_eq!(tree.free_slots(), self.slots - tree.iter().count() as u32);
         tree.set_total_slots(u32::MAX);
-        for page in tree.dirty_pages() {
-            self.pages.insert(page, tree.encode_page(page));
-        }
+        super::table::write(&tree, &mut self.pages);
         tree.clear_dirty();
         super::oracle::check(self, &tree);
         check_charges(&tree);

@@ -2,10 +2,9 @@
 
 use super::{Rng, new_volume};
 use crate::{Counters, MAX_NODES, Props, Row, SnapOptions, Tree, TreeError};
-use cow_format::entry::{
-    Consistency, Count, ENTRY_LEN, NodeEntry, NodeKind, NodeState, PAGE_ENTRIES,
-};
+use cow_format::entry::{Consistency, Count, ENTRY_LEN, NodeEntry, NodeKind, NodeState};
 use cow_format::record::{PropChange, Record, Replaced, RollbackMember, SnapMember};
+use cow_format::table::{is_overflow, overflow_of};
 use cow_format::wire::Reader;
 use cow_format::{Buf, FamilyId, FrameSeq, Gen, NodeId, Phys, VolumeId};
 use proptest::prelude::*;
@@ -14,17 +13,27 @@ use std::collections::BTreeMap;
 /// The tree that table pages hold, whatever order they are read in.
 pub(crate) fn read(pages: &BTreeMap<u32, Buf>, counters: Counters) -> Tree {
     let mut rng = Rng(counters.last_node.0);
-    let mut pages: Vec<_> = pages.iter().collect();
-    for at in 1..pages.len() {
-        pages.swap(at, rng.below(at + 1));
+    let all = pages.iter().map(|(page, buf)| (*page, buf));
+    let mut shuffled: Vec<_> = all.filter(|(page, _)| !is_overflow(*page)).collect();
+    for at in 1..shuffled.len() {
+        shuffled.swap(at, rng.below(at + 1));
     }
-    let entries = pages.into_iter().flat_map(|(&page, buf)| {
-        buf.chunks(ENTRY_LEN).enumerate().filter_map(move |(at, bytes)| {
-            let entry = NodeEntry::decode(bytes, Phys(1)).expect("an entry")?;
-            Some((page * PAGE_ENTRIES as u32 + at as u32, entry))
-        })
+    let entries = shuffled.into_iter().flat_map(|(page, buf)| {
+        let overflow = pages.get(&overflow_of(page)).map(|buf| &buf[..]);
+        cow_format::table::entries(page, buf, overflow, Phys(1))
     });
+    let entries = entries.map(|(slot, entry)| (slot, entry.expect("an entry")));
     Tree::from_entries(entries, counters).expect("the table of a fold")
+}
+
+/// The pages that a fold writes.
+pub(crate) fn write(tree: &Tree, pages: &mut BTreeMap<u32, Buf>) {
+    for page in tree.dirty_pages() {
+        let (buf, used) = tree.encode_page(page);
+        if used > 0 || pages.contains_key(&page) {
+            pages.insert(page, buf);
+        }
+    }
 }
 
 type Plan = fn(&Tree) -> Result<Vec<Record>, TreeError>;
@@ -205,8 +214,8 @@ fn record() -> impl Strategy<Value = Record> {
 fn consistent(tree: &Tree) -> Result<(), TestCaseError> {
     let mut copy = tree.clone();
     copy.assign_slots(1 << 20).unwrap();
-    let pages: BTreeMap<u32, Buf> =
-        copy.dirty_pages().into_iter().map(|page| (page, copy.encode_page(page))).collect();
+    let mut pages = BTreeMap::new();
+    write(&copy, &mut pages);
     let again = read(&pages, copy.counters());
     prop_assert_eq!(again.counts(), tree.counts());
     for (node, other) in copy.iter().zip(again.iter()) {
@@ -280,7 +289,9 @@ proptest! {
             for (_, offset, byte) in flips.iter().filter(|flip| flip.0 == at) {
                 bytes[*offset] = *byte;
             }
-            if let Ok(Some(entry)) = NodeEntry::decode(&bytes, Phys(1)) {
+            let overflow = entry.encode_overflow();
+            let overflow = overflow.as_ref().map_or(&[][..], |bytes| bytes);
+            if let Ok(Some(entry)) = NodeEntry::decode(&bytes, overflow, Phys(1)) {
                 bad.push((*slot, entry));
             }
         }
