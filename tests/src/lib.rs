@@ -16,6 +16,7 @@ mod place;
 pub mod postgres;
 pub mod seeds;
 mod server;
+pub mod shim;
 mod tools;
 
 pub use agent::{Agent, configure, quickstart, resembles};

@@ -1,6 +1,7 @@
 //! The command line.
 
 mod attach;
+mod doctor;
 mod mount;
 mod pool;
 mod prune;
@@ -13,6 +14,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
 pub use attach::{Attach, AttachAs, Attachments, Detach, Format};
+pub use doctor::Doctor;
 pub use mount::{Mount, Umount};
 pub use pool::{PoolCommand, PoolCreate, PoolGrow, PoolInfo, PoolSet, PoolTrim};
 pub use prune::Prune;
@@ -106,6 +108,8 @@ pub enum Command {
     Check(Check),
     /// Show what stands on the disk
     Dump(Dump),
+    /// What the disk below a directory offers, and whether it keeps what it says it has flushed
+    Doctor(Doctor),
     /// The whole story on a real file system, in a temporary directory
     Demo(Demo),
     /// Be the process that thaws

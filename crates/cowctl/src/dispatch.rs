@@ -5,18 +5,19 @@ use crate::commands::{
     check, diff, dump, list, pool, props, roots, snapshot, space, transfer, tree, volume,
 };
 use crate::failure::Failure;
-use crate::{attach, demo, freeze, mount, serve};
+use crate::{attach, demo, doctor, freeze, mount, serve};
 use std::path::PathBuf;
 
 /// Carries out what the command line asks for.
 pub fn run(cli: Cli) -> Result<(), Failure> {
     let pool = cli.pool;
     let path = || -> Result<PathBuf, Failure> {
-        pool.filter(|path| !path.as_os_str().is_empty()).ok_or_else(|| {
+        pool.clone().filter(|path| !path.as_os_str().is_empty()).ok_or_else(|| {
             Failure::Usage("which pool? Name it with -p PATH or in COWCTL_POOL".into())
         })
     };
     match cli.command {
+        Command::Doctor(args) => doctor::run(pool.as_deref(), &args),
         Command::Demo(args) => demo::run(&args),
         Command::Pool(PoolCommand::Create(args)) => pool::create(&path()?, &args),
         Command::Pool(PoolCommand::Info(args)) => pool::info(&path()?, &args),

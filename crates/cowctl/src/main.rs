@@ -7,6 +7,7 @@
 //!   session              the pool, here or in the process that has it
 //!   nbd_devices          what the kernel has of it over NBD
 //!   freeze               of the file systems on volumes, around a snapshot
+//!   doctor               what the disk below offers, and whether it keeps what it acknowledges
 //!   image                its file, for the checker    steps     where tests can stop it
 //!   output, progress     what is shown        failure   why not, and the exit code
 //! ```
@@ -17,6 +18,7 @@ mod attach;
 mod commands;
 mod demo;
 mod dispatch;
+mod doctor;
 mod failure;
 mod freeze;
 mod image;

@@ -98,6 +98,13 @@ pub fn property(text: &str) -> Result<(String, Option<String>), String> {
     Ok((key.to_owned(), Some(value.to_owned()).filter(|value| !value.is_empty())))
 }
 
+/// The run of `doctor` that numbers are of.
+pub fn run_id(text: &str) -> Result<u64, String> {
+    let is_hex = text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let id = u64::from_str_radix(text, 16).ok().filter(|_| is_hex);
+    id.ok_or_else(|| format!("{}: a run is named by 16 hexadecimal digits", shortened(text)))
+}
+
 /// The second name of a diff, which may be given as `@SNAP` only, or not at all.
 pub fn same_family(from: &str, to: Option<&str>) -> Result<String, Failure> {
     let volume = from.split('@').next().unwrap_or_default();
@@ -148,6 +155,14 @@ mod tests {
         }
         assert!(same_family("vm@a", Some("@b")).is_ok_and(|name| name == "vm@b"));
         assert!(same_family("vm@a", Some("vm")).is_ok_and(|name| name == "vm"));
+    }
+
+    #[test]
+    fn runs_are_named_by_digits() {
+        assert_eq!(run_id("0000000000000abc"), Ok(0xabc));
+        for bad in ["", "abc", "+000000000000abc", "0000000000000abg"] {
+            assert!(run_id(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]
