@@ -12,6 +12,7 @@ mod images;
 mod load;
 mod mounted;
 mod nbd;
+pub mod numbered;
 mod place;
 pub mod postgres;
 pub mod seeds;

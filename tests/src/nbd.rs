@@ -41,6 +41,22 @@ impl Client {
         self.reply()
     }
 
+    /// Asks for a write; [`Client::finish`] waits for it.
+    pub fn start_write(&mut self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.send(1, offset, data.len() as u32)?;
+        self.stream.write_all(data)
+    }
+
+    /// Asks for a discard; [`Client::finish`] waits for it.
+    pub fn start_trim(&mut self, offset: u64, len: u32) -> io::Result<()> {
+        self.send(4, offset, len)
+    }
+
+    /// Waits for what was asked for.
+    pub fn finish(&mut self) -> io::Result<()> {
+        self.reply()
+    }
+
     /// Flushes; returns when it is acknowledged.
     pub fn flush(&mut self) -> io::Result<()> {
         self.send(3, 0, 0)?;
