@@ -6,6 +6,7 @@
 use crate::error::Error;
 use crate::events::PoolEvent;
 use crate::info::{Extent, NodeInfo, PoolInfo, SetSize};
+use crate::scrub_state::{ScrubCursor, ScrubStep};
 use cow_format::entry::{Consistency, NodeKind};
 use cow_format::{Buf, BufSlice, NodeId, Phys};
 pub use cow_snaptree::{NewVolume, PropEdit};
@@ -458,6 +459,14 @@ pub enum Op {
     /// Waits for the same, and gives all that is free then back to the file system or device below,
     /// whether or not that was done before. Reply: `Trimmed`.
     TrimPool,
+    /// Reads on in a scrub, some `blocks` blocks from `cursor`. The first step folds what is pending.
+    /// Reply: `Scrubbed`.
+    Scrub {
+        /// Where the step before it ended; the default at the beginning.
+        cursor: ScrubCursor,
+        /// About so many; there are bounds.
+        blocks: u64,
+    },
 }
 
 impl Op {
@@ -526,6 +535,8 @@ pub enum Reply {
         /// Bytes, those included that it had back before.
         bytes: u64,
     },
+    /// A step of a scrub.
+    Scrubbed(ScrubStep),
     /// A content root, and the size that is part of it.
     Root {
         /// Its 32 bytes.

@@ -5,7 +5,7 @@
 //! `async fn` that the engine polls itself, see `task.rs`); the state is in `core.rs`. The way of
 //! a write is `write.rs` and `place.rs`, of a read `read.rs` and `lookup.rs`, of a verb `verbs.rs`; frames and
 //! flushes are `flush.rs`, sizes `sizes.rs` and `exact.rs`, admission is `admit.rs`, `space.rs`, `reserve.rs` and `share.rs`,
-//! checkpoints are `fold/`, opening is `recover/`, content roots are `seal.rs` and below.
+//! checkpoints are `fold/`, opening is `recover/`, content roots are `seal.rs` and below, the scrub is `scrub.rs`.
 #![forbid(unsafe_code)]
 
 mod admit;
@@ -46,6 +46,8 @@ mod read;
 mod recover;
 mod reserve;
 mod room_state;
+mod scrub;
+mod scrub_state;
 mod seal;
 mod seal_state;
 mod share;
@@ -68,6 +70,7 @@ pub use api::*;
 pub use error::{Error, SpaceKind};
 pub use events::{EventKind, MAX_EVENTS, PoolEvent, SpaceLevel};
 pub use info::*;
+pub use scrub_state::{ScrubCursor, ScrubFault, ScrubKind, ScrubStep};
 
 use crate::core::{Core, Request};
 use crate::flush::Due;

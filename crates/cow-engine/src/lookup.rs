@@ -190,7 +190,8 @@ pub(crate) fn cached(cx: &Cx, slot: Slot) -> Option<Arc<MapNode>> {
     writing.or_else(|| pool.cache.get(slot.phys, slot.crc))
 }
 
-fn place_of(
+/// Where the map node that `slot` points to must say that it is.
+pub(crate) fn place_of(
     cx: &Cx,
     family: FamilyId,
     level: u8,

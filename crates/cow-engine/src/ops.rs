@@ -6,7 +6,7 @@ use crate::error::Error;
 use crate::fold::fold_now;
 use crate::task::Cx;
 use crate::{
-    diff, discard, flush, prune, punch, query, read, recover, seal, trim_pool, verbs, write,
+    diff, discard, flush, prune, punch, query, read, recover, scrub, seal, trim_pool, verbs, write,
 };
 
 /// Runs one operation to its end and answers.
@@ -81,6 +81,7 @@ async fn dispatch_verb(cx: &Cx, op: Op) -> OpResult {
         Op::Hold { name, tag, set } => verbs::hold(cx, name, tag, set).await,
         Op::GrowPool { blocks } => verbs::grow_pool(cx, blocks).await,
         Op::Checkpoint => fold_now(cx).await.map(|()| Reply::Done),
+        Op::Scrub { cursor, blocks } => scrub::step(cx, cursor, blocks).await,
         Op::TrimPool => trim_pool::trim_pool(cx).await,
         Op::WaitReclaim => verbs::wait_reclaim(cx).await,
         _ => Err(Error::Unsupported("unknown operation".into())),

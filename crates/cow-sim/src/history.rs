@@ -13,7 +13,7 @@ use crate::rng::{Rng, mix};
 use crate::run::{caught, tail};
 use crate::sim::{Sim, Stop, Tolerance, examine, examine_rot, interrupted};
 use crate::world::{Machine, WALL_START_NS};
-use cow_engine::{Config, Op, Reply};
+use cow_engine::{Config, Op, Reply, ScrubCursor};
 
 /// A machine whose clock is suspect lets nothing go by itself for 10 minutes.
 const TRUSTED_NS: u64 = 8 * 60_000_000_000;
@@ -48,6 +48,8 @@ pub struct HistoryConfig {
     pub shares: bool,
     /// Whether snapshots get limits, rules, holds and times, and prunes are asked for.
     pub policies: bool,
+    /// Whether scrubs are asked for: whatever happens beside them, they find nothing.
+    pub scrubs: bool,
     /// Whether a write to what the newest checkpoint uses is a fault at once, and not only when a
     /// crash shows it.
     pub watch: bool,
@@ -83,6 +85,7 @@ impl Default for HistoryConfig {
             compare: false,
             shares: false,
             policies: false,
+            scrubs: false,
             watch: false,
             faults: Faults::default(),
             tolerance: Tolerance { io: false, no_space: true },
@@ -107,6 +110,8 @@ pub struct Outcome {
     pub refused: u64,
     /// Snapshots that prunes have deleted.
     pub pruned: u64,
+    /// Blocks that scrubs have read.
+    pub scrubbed: u64,
 }
 
 impl std::iter::Sum for Outcome {
@@ -119,6 +124,7 @@ impl std::iter::Sum for Outcome {
             lost: sum.lost + one.lost,
             refused: sum.refused + one.refused,
             pruned: sum.pruned + one.pruned,
+            scrubbed: sum.scrubbed + one.scrubbed,
         })
     }
 }
@@ -153,6 +159,7 @@ pub fn run_history<M: Machine>(
         outcome.commands += sim.trace().len() as u64;
         outcome.device_ops += sim.world.disk().done();
         outcome.refused += sim.refused();
+        outcome.scrubbed += sim.scrubbed;
         outcome.discarded += sim.world.disk().counts().discard.blocks;
         let trace = tail(sim.trace());
         let failed = |text: String| format!("life {life}: {text}{trace}");
@@ -221,6 +228,9 @@ fn live<M: Machine>(
             sim.submit(cmd)?;
         }
         ask_for_a_root(sim);
+        if config.scrubs && rng.one_in(4) {
+            sim.world.start_op(Op::Scrub { cursor: ScrubCursor::default(), blocks: 0 });
+        }
         for _ in 0..rng.below(6) {
             sim.step()?;
         }

@@ -9,6 +9,7 @@ mod observe;
 mod recover;
 mod roots;
 mod rot;
+mod scrubs;
 mod shares;
 
 pub use observe::observe;
@@ -69,6 +70,8 @@ pub struct Sim<M> {
     /// Exports that a rollback fenced; their clients close them before they ask for more.
     fenced: Vec<ExportId>,
     pending: BTreeMap<OpId, InProgress>,
+    /// Blocks that scrubs have read.
+    pub scrubbed: u64,
     answers: BTreeMap<OpId, Result<Reply, Error>>,
     probe: Option<Probe>,
     fuse: Option<u64>,
@@ -93,6 +96,7 @@ impl<M: Machine> Sim<M> {
             exports: BTreeMap::new(),
             fenced: Vec::new(),
             pending: BTreeMap::new(),
+            scrubbed: 0,
             answers: BTreeMap::new(),
             probe: None,
             fuse: None,
@@ -167,7 +171,10 @@ impl<M: Machine> Sim<M> {
         while let Some((id, result)) = self.world.take_reply() {
             match self.pending.remove(&id) {
                 Some(in_progress) => self.finish(id, &in_progress, &result)?,
-                None => drop(self.answers.insert(id, result)),
+                None => {
+                    self.scrubbed += scrubs::judge(&result)?;
+                    self.answers.insert(id, result);
+                }
             }
         }
         if let Some(bug) = self.world.disk_mut().take_bugs().into_iter().next() {

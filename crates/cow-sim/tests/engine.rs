@@ -125,6 +125,21 @@ fn share_histories() {
     assert!(all.refused > 0, "no pool was ever full");
 }
 
+/// Scrubs while clients write, delete and take snapshots in a pool where what is freed is soon given out
+/// again, and the machine dies: they call nothing damaged.
+#[test]
+fn scrub_histories() {
+    let begun = Instant::now();
+    let run = |seed| {
+        let disk = format(&PoolOptions::tight());
+        let config = HistoryConfig { scrubs: true, in_flight: 6, ..config(seed, seed % 2 == 0) };
+        run_history::<Engine>(seed, disk, &config)
+    };
+    let all: Outcome = for_seeds("scrub_histories", 40, run).into_iter().sum();
+    println!("scrub_histories: {all:?} in {:.1} s", begun.elapsed().as_secs_f64());
+    assert!(all.scrubbed > 10_000, "only {} blocks were read", all.scrubbed);
+}
+
 /// Limits, rules, holds and times of snapshots, and prunes: what goes is what the model lets go, and
 /// frees what is said. In every other run the machine dies, perhaps in the middle of a prune.
 #[test]

@@ -6,6 +6,7 @@ mod mount;
 mod pool;
 mod prune;
 mod roots;
+mod scrub;
 mod shared;
 mod snapshot;
 
@@ -19,6 +20,7 @@ pub use mount::{Mount, Umount};
 pub use pool::{PoolCommand, PoolCreate, PoolGrow, PoolInfo, PoolSet, PoolTrim};
 pub use prune::Prune;
 pub use roots::{Root, Verify};
+pub use scrub::Scrub;
 pub use shared::{Json, Listing};
 pub use snapshot::{FreezeGuard, Snapshot};
 
@@ -106,6 +108,8 @@ pub enum Command {
     Umount(Umount),
     /// Check the structure of the pool, and every checksum; live on its last checkpoint
     Check(Check),
+    /// Read everything and compare it with its checksums, also while the pool is in use
+    Scrub(Scrub),
     /// Show what stands on the disk
     Dump(Dump),
     /// What the disk below a directory offers, and whether it keeps what it says it has flushed

@@ -2,7 +2,7 @@
 
 use crate::args::{Cli, Command, PoolCommand};
 use crate::commands::{
-    check, diff, dump, list, pool, props, roots, snapshot, space, transfer, tree, volume,
+    check, diff, dump, list, pool, props, roots, scrub, snapshot, space, transfer, tree, volume,
 };
 use crate::failure::Failure;
 use crate::{attach, demo, doctor, freeze, mount, serve};
@@ -44,6 +44,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Command::Space(args) => space::space(&path()?, &args),
         Command::Diff(args) => diff::diff(&path()?, &args),
         Command::Check(args) => check::check(&path()?, &args),
+        Command::Scrub(args) => scrub::scrub(&path()?, &args),
         Command::Dump(args) => dump::dump(&path()?, &args),
         Command::Root(args) => roots::root(&path()?, &args),
         // Both may name their pools themselves.

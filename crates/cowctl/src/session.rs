@@ -5,7 +5,7 @@ use crate::progress::Bar;
 use cowstore::transfer::{self, ExportOptions, ImportOptions, Progress, Transferred, Watch};
 use cowstore::{
     Answer, ContentRoot, DiffPage, Error, Kept, Manage, NodeInfo, OpenOptions, Pool, PoolInfo,
-    Props, SetSize, Verb, open_manage,
+    Props, ScrubOptions, Scrubbed, SetSize, Verb, open_manage,
 };
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -157,6 +157,21 @@ impl Session {
             Answer::Done => Ok(()),
             other => self.misfit(&other),
         }
+    }
+
+    /// Scrubs the pool; ends, to be gone on with, when `interrupted` becomes true.
+    pub fn scrub(
+        &self,
+        options: ScrubOptions,
+        interrupted: &Arc<AtomicBool>,
+    ) -> Result<Scrubbed, Failure> {
+        let read_only = matches!(&self.reach, Reach::Local(pool) if pool.is_read_only());
+        let cancelled = || interrupted.load(Ordering::Relaxed);
+        let mut bar = Bar::new();
+        let mut progress = |told: Progress| bar.tell(&told);
+        let mut watch = Watch { progress: &mut progress, cancelled: &cancelled };
+        let options = ScrubOptions { read_only, ..options };
+        cowstore::scrub(self.manage(), &options, &mut watch).map_err(Failure::of(&self.path))
     }
 
     /// Gives free space back to what lies below; bytes of it.

@@ -158,6 +158,7 @@ fn look(pool: &Pool, verb: Verb) -> Result<Answer, Error> {
             let query = DiffQuery { offset, exact, ..DiffQuery::all(&from, &to, limit) };
             pool.diff_page(query).map(Answer::Diff)
         }
+        Verb::Scrub { cursor, blocks } => pool.scrub_step(cursor, blocks).map(Answer::Scrubbed),
         Verb::Checkpoint => pool.checkpoint().map(|()| Answer::Done),
         other => Err(Error::Unsupported(format!("{other:?}"))),
     }

@@ -54,6 +54,7 @@
 //!   transfer                      import and export
 //!   pool, verbs, diff, volume     what callers hold
 //!   roots                         content roots, and comparing by them
+//!   scrub, scrub_page             everything read and compared with its checksums, step by step
 //!   pieces, handle, core          large requests, exports, and what they share
 //!   queue, completion             the way to the reactor and back
 //!   reactor, bypass               cow-engine over cow-io, on one thread
@@ -89,6 +90,8 @@ mod queue;
 mod reactor;
 mod roots;
 pub mod runtime;
+mod scrub;
+mod scrub_page;
 mod source;
 #[allow(unsafe_code)] // system calls
 mod sys;
@@ -116,6 +119,8 @@ pub use options::{CreateOptions, Memory, OpenOptions};
 pub use pieces::IoFuture;
 pub use pool::Pool;
 pub use roots::{Compared, verify};
+pub use scrub::{SCRUB, ScrubOptions, scrub, scrub_kept};
+pub use scrub_page::{Damage, ScrubPage, Scrubbed};
 pub use source::{Source, Taken};
 pub use types::{
     Consistency, ContentRoot, DeleteOptions, DiffPage, Kept, NodeInfo, NodeKind, PoolInfo, Props,

@@ -3,6 +3,7 @@
 //! A program that is written against [`Manage`] works alike in both cases.
 
 use crate::error::Error;
+use crate::scrub_page::ScrubPage;
 use crate::transfer::{ImportOptions, Progress, Transferred};
 use crate::types::{
     ContentRoot, DiffPage, Kept, NodeInfo, PoolInfo, Props, SetSize, SnapshotOptions,
@@ -187,6 +188,15 @@ pub enum Verb {
     WaitReclaim,
     /// See [`crate::Pool::trim`]. Reports progress. Answer: `Trimmed`.
     Trim,
+    /// A step of [`crate::scrub()`]. Answer: `Scrubbed`.
+    Scrub {
+        /// Where the step before it ended: node, block, last node; zeros at the beginning.
+        #[serde(default)]
+        cursor: (u64, u64, u64),
+        /// About so many blocks; there are bounds.
+        #[serde(default)]
+        blocks: u64,
+    },
     /// See [`crate::transfer::import`]. Reports progress. Answer: `Transferred`.
     Import {
         /// What is imported, and where to.
@@ -270,6 +280,8 @@ pub enum Answer {
         /// Bytes, those included that it had back before.
         bytes: u64,
     },
+    /// What a step of a scrub has found.
+    Scrubbed(ScrubPage),
     /// Changed extents.
     Diff(DiffPage),
     /// A content root.

@@ -3,6 +3,7 @@
 use crate::error::{Error, unexpected};
 use crate::events::PoolEvent;
 use crate::pool::Pool;
+use crate::scrub_page::{ScrubPage, cursor_of};
 use crate::types::{
     DeleteOptions, EXPORT_PREFIX, IMPORTING, Kept, NodeInfo, PoolInfo, Props, RollbackOptions,
     SetSize, SnapshotOptions,
@@ -252,6 +253,16 @@ impl Pool {
     /// `Unsupported` for a pool that was preallocated, and where the layer below cannot take it.
     pub fn trim(&self) -> Result<u64, Error> {
         expect!(self.call(Op::TrimPool), Reply::Trimmed { bytes } => bytes)
+    }
+
+    /// A step of [`crate::scrub()`]: reads on from a cursor, some `blocks` blocks.
+    pub(crate) fn scrub_step(
+        &self,
+        cursor: (u64, u64, u64),
+        blocks: u64,
+    ) -> Result<ScrubPage, Error> {
+        let op = Op::Scrub { cursor: cursor_of(cursor), blocks };
+        expect!(self.call(op), Reply::Scrubbed(step) => step.into())
     }
 
     /// Deletes what imports left behind when this pool's last process died.

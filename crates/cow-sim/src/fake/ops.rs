@@ -74,6 +74,7 @@ impl<const BUG: u8> Fake<BUG> {
                 let data_bytes = self.state.distinct_bytes().unwrap_or_default();
                 Ok(Reply::Info(Box::new(PoolInfo { data_bytes, ..PoolInfo::default() })))
             }
+            Op::Scrub { .. } => Err(Error::Unsupported("scrub".to_owned())),
             Op::Root { .. } => Err(Error::Unsupported("roots".to_owned())),
             verb => return self.verb(id, verb, actions),
         };

@@ -7,6 +7,7 @@ pub mod list;
 pub mod pool;
 pub mod props;
 pub mod roots;
+pub mod scrub;
 pub mod snapshot;
 pub mod space;
 pub mod transfer;
