@@ -180,7 +180,19 @@ fn an_interrupted_scrub_keeps_its_cursor() {
     let found = scrub(&place, 0, &["--restart"]);
     assert_eq!((&found["resumed_bytes"], &found["data_blocks"]), (&0.into(), &(26 * 256).into()));
 
-    // A property that nobody understands is no cursor.
+    // A pool that is open for reading only is scrubbed, and keeps nothing.
+    let server = Server::start(&place, &["--read-only"]);
+    let found = scrub(&place, 0, &[]);
+    assert!(found["complete"] == true && found["data_blocks"] == 26 * 256, "{found}");
+    let mut command = place.command(&["scrub", "--rate", "4M"]);
+    let child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(2500));
+    cow_tests::signal(&child, "INT");
+    let output = child.wait_with_output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(1) && text.contains("begins anew"), "{text}");
+    server.stop();
+
     place.fails(2, &["scrub", "--rate", "0"]);
     place.fails(2, &["scrub", "--status", "--restart"]);
     let other = Place::new();

@@ -165,12 +165,10 @@ impl Session {
         options: ScrubOptions,
         interrupted: &Arc<AtomicBool>,
     ) -> Result<Scrubbed, Failure> {
-        let read_only = matches!(&self.reach, Reach::Local(pool) if pool.is_read_only());
         let cancelled = || interrupted.load(Ordering::Relaxed);
         let mut bar = Bar::new();
         let mut progress = |told: Progress| bar.tell(&told);
         let mut watch = Watch { progress: &mut progress, cancelled: &cancelled };
-        let options = ScrubOptions { read_only, ..options };
         cowstore::scrub(self.manage(), &options, &mut watch).map_err(Failure::of(&self.path))
     }
 

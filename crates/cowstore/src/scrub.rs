@@ -36,8 +36,6 @@ pub struct ScrubOptions {
     pub rate_bytes: Option<u64>,
     /// From the beginning, whatever an earlier one has left.
     pub restart: bool,
-    /// The cursor cannot be kept, as the pool is open for reading only.
-    pub read_only: bool,
 }
 
 /// Scrubs a pool to the end, or until it is cancelled; then the answer is not complete, and the next
@@ -85,18 +83,18 @@ pub fn scrub(
             .rate_bytes
             .map(|rate| Duration::from_secs_f64(read_bytes as f64 / rate.max(1) as f64));
         let cancelled = rest(due, begun, watch.cancelled);
-        if !options.read_only && (cancelled || last_kept.elapsed() >= KEEP_EVERY) {
-            keep(pool, Some(&kept))?;
+        if cancelled || last_kept.elapsed() >= KEEP_EVERY {
+            state.kept = keep(pool, Some(&kept))?;
             last_kept = Instant::now();
         }
         if cancelled {
             return Ok(state);
         }
     }
-    if !options.read_only && kept_by(pool)?.is_some() {
+    if kept_by(pool)?.is_some() {
         keep(pool, None)?;
     }
-    state.complete = true;
+    (state.complete, state.kept) = (true, false);
     Ok(state)
 }
 
@@ -131,12 +129,13 @@ fn misfit(answer: &Answer) -> Error {
     Error::Unsupported(format!("unexpected answer {answer:?}"))
 }
 
-fn keep(pool: &dyn Manage, kept: Option<&Kept>) -> Result<(), Error> {
+/// Whether it could be kept.
+fn keep(pool: &dyn Manage, kept: Option<&Kept>) -> Result<bool, Error> {
     let changes = vec![(SCRUB.to_owned(), kept.map(Kept::encode))];
     match ask(pool, Verb::SetProps { name: String::new(), changes }) {
-        Ok(_) => Ok(()),
-        // A full pool can be scrubbed, too.
-        Err(Error::NoSpace(_) | Error::Limit(_)) => Ok(()),
+        Ok(_) => Ok(true),
+        // A pool that is full, or open for reading only, can be scrubbed, too.
+        Err(Error::NoSpace(_) | Error::Limit(_) | Error::ReadOnly(_)) => Ok(false),
         Err(error) => Err(error),
     }
 }
@@ -212,6 +211,7 @@ impl Kept {
             data_blocks: self.data_blocks,
             map_nodes: self.map_nodes,
             resumed_blocks: self.data_blocks + self.map_nodes,
+            kept: true,
             ..Scrubbed::default()
         };
         if self.damage.is_empty() {

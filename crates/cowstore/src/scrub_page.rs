@@ -41,6 +41,8 @@ pub struct Scrubbed {
     pub damage: Vec<Damage>,
     /// Whether it has come to the end.
     pub complete: bool,
+    /// Whether the pool knows how far it is, so that the next one goes on from there.
+    pub kept: bool,
 }
 
 /// A step of a scrub, in a form that can be sent.

@@ -23,8 +23,7 @@ pub fn scrub(path: &Path, args: &Scrub) -> Result<(), Failure> {
     }
     let interrupted = signals::hold(false)?;
     let run = |pool: &Session| {
-        let options =
-            ScrubOptions { rate_bytes: args.rate, restart: args.restart, read_only: false };
+        let options = ScrubOptions { rate_bytes: args.rate, restart: args.restart };
         pool.scrub(options, &interrupted)
     };
     let found = session::with(path, Access::Look, run)?;
@@ -35,7 +34,11 @@ pub fn scrub(path: &Path, args: &Scrub) -> Result<(), Failure> {
         return Err(Failure::Corrupt(format!("{}: {count} damaged: {first}", path.display())));
     }
     if !found.complete {
-        let text = "interrupted; the next scrub goes on from there";
+        let text = if found.kept {
+            "interrupted; the next scrub goes on from there"
+        } else {
+            "interrupted; this pool cannot keep how far it was, and the next scrub begins anew"
+        };
         return Err(Failure::Failed(format!("{}: {text}", path.display())));
     }
     Ok(())
