@@ -164,21 +164,26 @@ pub(crate) async fn leaf_of(
         return Ok(Found::Hole(u64::MAX >> FANOUT_BITS));
     }
     let mut slot = root_slot(root);
+    // Holes that follow in the same map node, as far as known.
+    let mut more_holes = 0;
     loop {
         let index = leaf >> (FANOUT_BITS * u32::from(level));
         if slot.is_lost() {
             return Ok(Found::Lost);
         }
         if slot.is_hole() {
-            return Ok(Found::Hole((index + 1) << (FANOUT_BITS * u32::from(level))));
+            return Ok(Found::Hole((index + 1 + more_holes) << (FANOUT_BITS * u32::from(level))));
         }
         let node = load(cx, family, level, index, slot).await?;
         if level == 0 {
             return Ok(Found::Node(node));
         }
         level -= 1;
-        let child = leaf >> (FANOUT_BITS * u32::from(level));
-        slot = node.slots()[(child & 0xff) as usize];
+        let child = (leaf >> (FANOUT_BITS * u32::from(level)) & 0xff) as usize;
+        slot = node.slots()[child];
+        let after = node.slots()[child + 1..].iter();
+        more_holes =
+            if slot.is_hole() { after.take_while(|s| s.is_hole()).count() as u64 } else { 0 };
     }
 }
 
