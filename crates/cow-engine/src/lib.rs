@@ -99,6 +99,8 @@ pub struct Config {
     pub walk_leaves: usize,
     /// Blocks of the cells in which freed space is given back to the layer below.
     pub cell_blocks: u32,
+    /// Blocks of the journal that an opening reads at once.
+    pub read_ahead: u64,
     /// Below is a file system that can run full: room for checkpoints is allocated in it ahead.
     pub sparse: bool,
     /// Wall-clock time at the start, nanoseconds since 1970.
@@ -118,6 +120,7 @@ impl Default for Config {
             slice: 4,
             walk_leaves: 8192,
             cell_blocks: cow_alloc::CELL_BLOCKS,
+            read_ahead: 256,
             sparse: true,
             wall_ns: 0,
             buffers: BufPool::default(),

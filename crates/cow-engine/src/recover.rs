@@ -35,8 +35,6 @@ use cow_format::{Buf, FrameSeq, Phys};
 use cow_journal::{EndReason, JournalWriter, Ring, Scanner, Step};
 use std::collections::{BTreeSet, HashMap};
 
-/// Blocks of the ring that are read at once.
-const READ_AHEAD: u64 = 256;
 /// From so many fences on a checkpoint is made at open, which makes old ones superfluous.
 const MANY_FENCES: usize = 24;
 
@@ -198,7 +196,8 @@ impl FrameReader<'_> {
             }
         }
         let ring_end = self.ring.start.0 + self.ring.blocks;
-        let blocks = if again { want } else { READ_AHEAD.max(want).min(ring_end - at.0) };
+        let ahead = self.cx.core().config.read_ahead;
+        let blocks = if again { want } else { ahead.max(want).min(ring_end - at.0) };
         let buf = read_twice(self.cx, at, blocks as usize, again, "read of the journal").await?;
         self.ahead = Some((at, buf));
         Ok(0)
