@@ -24,7 +24,7 @@ use below::Below;
 use cow_engine::mkfs::Mkfs;
 use cow_engine::{Action, Event, IoFailure, IoId};
 use cow_format::{BLOCK_SIZE, Buf, BufSlice, Phys};
-use faults::FaultState;
+use faults::{FaultState, Landing};
 use image::Image;
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
@@ -154,6 +154,12 @@ impl SimDisk {
         self.faults = FaultState::new(faults, Rng::new(seed));
     }
 
+    /// How often a planned fault has struck since they were set.
+    #[must_use]
+    pub fn struck(&self) -> u64 {
+        self.faults.struck()
+    }
+
     /// Size in blocks.
     #[must_use]
     pub fn blocks(&self) -> u64 {
@@ -208,6 +214,13 @@ impl SimDisk {
     #[must_use]
     pub fn lies(&self) -> bool {
         self.cached.values().flatten().any(|version| version.doomed)
+    }
+
+    /// A word that stands for what is durable, and for the size. Two disks that have no volatile
+    /// writes and the same digest are the same to whoever opens them.
+    #[must_use]
+    pub fn digest(&self) -> u64 {
+        self.durable.digest() ^ crate::rng::mix(self.blocks)
     }
 
     /// The block as a reader sees it now.
@@ -384,7 +397,7 @@ impl SimDisk {
                 None => buf.block_mut(index).fill(0),
             }
         }
-        if bypass_cache || !self.faults.misreads() {
+        if !self.faults.misreads(bypass_cache) {
             return;
         }
         let index = self.faults.rng.index(buf.block_count());
@@ -401,7 +414,20 @@ impl SimDisk {
     }
 
     /// A write reaches the cache; one that failed leaves each block old, new or garbage.
-    fn land(&mut self, at: u64, pages: Vec<Arc<Page>>, write: u64, failed: bool) {
+    fn land(&mut self, at: u64, mut pages: Vec<Arc<Page>>, write: u64, failed: bool) {
+        let landing = if failed { Landing::Right } else { self.faults.landing() };
+        self.damaged |= landing != Landing::Right;
+        let at = match landing {
+            Landing::Right => at,
+            Landing::Nowhere => return,
+            Landing::Elsewhere => self.elsewhere(at, pages.len() as u64),
+            Landing::Rotten => {
+                let index = self.faults.rng.index(pages.len());
+                let bit = self.faults.rng.index(BLOCK_SIZE * 8);
+                Arc::make_mut(&mut pages[index])[bit / 8] ^= 1 << (bit % 8);
+                at
+            }
+        };
         for (block, page) in (at..).zip(pages) {
             let page = match if failed { self.faults.rng.below(3) } else { 0 } {
                 0 => page,
@@ -410,6 +436,18 @@ impl SimDisk {
             };
             self.cache(block, page, write);
         }
+    }
+
+    /// Where a write goes that misses `at`: beside it, or to something that is in use.
+    fn elsewhere(&mut self, at: u64, len: u64) -> u64 {
+        let mut used = self.durable.blocks();
+        used.sort_unstable();
+        let other = match self.faults.rng.below(3) {
+            0 => at + 1,
+            1 => at.saturating_sub(1),
+            _ => used.get(self.faults.rng.index(used.len().max(1))).copied().unwrap_or(at + 1),
+        };
+        other.min(self.blocks - len)
     }
 
     fn cache(&mut self, block: u64, page: Arc<Page>, write: u64) {

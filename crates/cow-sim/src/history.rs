@@ -88,7 +88,7 @@ impl Default for HistoryConfig {
             scrubs: false,
             watch: false,
             faults: Faults::default(),
-            tolerance: Tolerance { io: false, no_space: true },
+            tolerance: Tolerance { no_space: true, ..Tolerance::default() },
         }
     }
 }

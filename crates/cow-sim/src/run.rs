@@ -18,6 +18,28 @@ pub fn seeds(count: u64) -> std::ops::Range<u64> {
     start..start + variable("COW_SIM_SEEDS").unwrap_or(count)
 }
 
+/// A first seed that nobody has seen: from `COW_SIM_START`, or else from the clock.
+#[must_use]
+pub fn fresh_start() -> u64 {
+    let clock = || {
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        since.map_or(0, |since| since.as_millis() as u64)
+    };
+    variable("COW_SIM_START").unwrap_or_else(clock)
+}
+
+/// Whether the environment says which seeds to run.
+#[must_use]
+pub fn is_told() -> bool {
+    variable("COW_SIM_SEEDS").is_some()
+}
+
+/// How many threads run seeds side by side.
+#[must_use]
+pub fn threads() -> u64 {
+    variable("COW_SIM_THREADS").unwrap_or(2).max(1)
+}
+
 /// Runs `job` for every seed, on several threads, and gives back what it returned.
 ///
 /// # Panics
@@ -27,7 +49,18 @@ pub fn for_seeds<T: Send>(
     count: u64,
     job: impl Fn(u64) -> Result<T, String> + Sync,
 ) -> Vec<T> {
-    let range = seeds(count);
+    for_range(test, seeds(count), job)
+}
+
+/// The same, for these seeds whatever the environment says.
+///
+/// # Panics
+/// Likewise.
+pub fn for_range<T: Send>(
+    test: &str,
+    range: std::ops::Range<u64>,
+    job: impl Fn(u64) -> Result<T, String> + Sync,
+) -> Vec<T> {
     let next = AtomicU64::new(range.start);
     let stop = AtomicBool::new(false);
     let (results, failure) = (Mutex::new(Vec::new()), Mutex::new(None));
@@ -46,9 +79,8 @@ pub fn for_seeds<T: Send>(
             }
         }
     };
-    let threads = variable("COW_SIM_THREADS").unwrap_or(2).max(1);
     std::thread::scope(|scope| {
-        for _ in 0..threads {
+        for _ in 0..threads() {
             scope.spawn(worker);
         }
     });

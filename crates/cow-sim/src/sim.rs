@@ -12,7 +12,7 @@ mod rot;
 mod scrubs;
 mod shares;
 
-pub use observe::observe;
+pub use observe::{observe, observe_roots};
 pub use recover::{Recovered, examine, interrupted, recover};
 pub use roots::root_of;
 pub use rot::examine_rot;
@@ -51,6 +51,8 @@ pub struct Tolerance {
     pub io: bool,
     /// A full pool.
     pub no_space: bool,
+    /// What is not what was written, and is said to be so.
+    pub corrupt: bool,
 }
 
 struct InProgress {
@@ -109,6 +111,12 @@ impl<M: Machine> Sim<M> {
     /// Sets which errors are no fault.
     pub fn tolerate(&mut self, tolerance: Tolerance) {
         self.tolerance = tolerance;
+    }
+
+    /// Whether I/O errors are no fault.
+    #[must_use]
+    pub fn tolerates_io(&self) -> bool {
+        self.tolerance.io
     }
 
     /// Stops with [`Stop::Crashed`] when `ops` more device operations have completed.
@@ -369,7 +377,7 @@ impl<M: Machine> Sim<M> {
                         self.tolerance.no_space && !self.breaks_promise(cmd, error)
                     }
                     Error::Io { .. } | Error::Poisoned(_) => self.tolerance.io,
-                    Error::Corrupt(_) => false,
+                    Error::Corrupt(_) => self.tolerance.corrupt,
                     _ => expected.is_some() || *unsure,
                 };
                 if !legal {

@@ -136,7 +136,7 @@ fn history(seed: u64) -> Result<u64, String> {
     let mut seen = 0;
     for round in 0..3 {
         let mut pool = Pool::new(disk, oracle, &config, rng.word());
-        pool.tolerate(cow_sim::sim::Tolerance { io: false, no_space: true });
+        pool.tolerate(cow_sim::sim::Tolerance { no_space: true, ..Default::default() });
         match caught(|| life(&mut pool, &mut workload, &mut rng)) {
             Ok(more) => seen += more,
             Err(Stop::Crashed) => {}

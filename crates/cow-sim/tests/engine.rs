@@ -171,7 +171,7 @@ fn failure_histories() {
                 read_error_ppm: rate(2),
                 ..Faults::default()
             },
-            tolerance: Tolerance { io: true, no_space: true },
+            tolerance: Tolerance { io: true, no_space: true, corrupt: false },
             ..config(seed, true)
         }
     });

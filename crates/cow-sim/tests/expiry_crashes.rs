@@ -257,7 +257,7 @@ fn history(seed: u64) -> Result<u64, String> {
     sim.open(false).map_err(text)?;
     sim.run(Cmd::Create { name: "v".into(), size: 1 << 20 }).map_err(text)?;
     for life in 0..5 {
-        sim.tolerate(Tolerance { io: false, no_space: true });
+        sim.tolerate(Tolerance { no_space: true, ..Tolerance::default() });
         if rng.one_in(3) {
             sim.set_fuse(None);
         } else {

@@ -22,7 +22,7 @@ fn pool(seed: u64) -> Pool {
     let config = small_config(AckMode::Writethrough);
     let disk = format(&PoolOptions::default());
     let mut pool = Pool::new(disk, Oracle::new(AckMode::Writethrough), &config, seed);
-    pool.tolerate(Tolerance { io: false, no_space: true });
+    pool.tolerate(Tolerance { no_space: true, ..Tolerance::default() });
     done(pool.open(false));
     pool
 }

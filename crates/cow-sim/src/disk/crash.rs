@@ -20,6 +20,9 @@ pub enum Crash {
     /// Power cut: of the pending writes, in order, those whose bit is set survive whole (the
     /// 65th shares the bit of the first).
     Writes(u64),
+    /// Power cut: the same, and one of those that survive does so in some of its sectors only, by
+    /// seed: those before one of them, those after it, or any.
+    Torn(u64, u64),
     /// Power cut: each block is old or any version written since, by seed.
     Blocks(u64),
     /// Power cut: so is each sector, by seed.
@@ -36,6 +39,15 @@ impl Crash {
         matches!(self, Self::Kill(_))
     }
 
+    /// This one; a power cut in place of the death of a process.
+    #[must_use]
+    pub fn without_kill(self) -> Self {
+        match self {
+            Self::Kill(seed) => Self::Sectors(seed),
+            power_cut => power_cut,
+        }
+    }
+
     /// One by chance.
     pub fn random(rng: &mut Rng) -> Self {
         match rng.below(8) {
@@ -46,6 +58,27 @@ impl Crash {
             5 | 6 => Self::Sectors(rng.word()),
             _ => Self::Kill(rng.word()),
         }
+    }
+
+    /// Ways to die with `pending` writes: every subset of them, whole and with one write torn, where
+    /// that makes `most` subsets or fewer; else so many by chance. And some of every other kind.
+    pub fn subsets(pending: usize, most: u64, rng: &mut Rng) -> Vec<Self> {
+        let mut plan = vec![Self::LoseAll];
+        if pending == 0 {
+            return plan;
+        }
+        plan.extend([Self::Kill(rng.word()), Self::KeepAll]);
+        plan.extend([Self::Blocks(rng.word()), Self::Sectors(rng.word())]);
+        if pending < 64 && 1 << pending <= most {
+            for mask in 1..1u64 << pending {
+                plan.extend([Self::Writes(mask), Self::Torn(mask, rng.word())]);
+            }
+            return plan;
+        }
+        for _ in 0..most / 2 {
+            plan.extend([Self::Writes(rng.word()), Self::Torn(rng.word(), rng.word())]);
+        }
+        plan
     }
 
     /// `count` ways to die with `pending` writes: every subset of the writes where those are
@@ -99,7 +132,7 @@ impl SimDisk {
         let mut disk = self.fork_durable();
         let mut rng = Rng::new(match how {
             Crash::LoseAll | Crash::KeepAll => 0,
-            Crash::Writes(seed) | Crash::Blocks(seed) => seed,
+            Crash::Writes(seed) | Crash::Torn(_, seed) | Crash::Blocks(seed) => seed,
             Crash::Sectors(seed) | Crash::Kill(seed) => seed,
         });
         for op in &self.in_flight {
@@ -118,6 +151,7 @@ impl SimDisk {
             Crash::Writes(mask) => {
                 self.keep_some(&mut disk.durable, |bit| mask >> (bit % 64) & 1 == 1)
             }
+            Crash::Torn(mask, _) => self.tear_one(&mut disk.durable, mask, &mut rng),
             Crash::Blocks(_) => self.keep_any(&mut disk.durable, &mut rng, 1, 1),
             Crash::Sectors(_) => {
                 let torn_in = 1 + rng.below(3);
@@ -155,15 +189,50 @@ impl SimDisk {
 
     fn keep_some(&self, image: &mut Image, keep: impl Fn(usize) -> bool) {
         let pending = self.pending();
-        let mut writes: Vec<u64> = pending.values().flatten().map(|(write, _)| *write).collect();
-        writes.sort_unstable();
-        writes.dedup();
+        let writes = writes_of(&pending);
         for (block, versions) in pending {
             let kept = versions
                 .into_iter()
                 .rev()
                 .find(|(write, _)| keep(writes.binary_search(write).unwrap_or_default()));
             if let Some((_, page)) = kept {
+                image.insert(block, page);
+            }
+        }
+    }
+
+    /// See [`Crash::Torn`].
+    fn tear_one(&self, image: &mut Image, mask: u64, rng: &mut Rng) {
+        let pending = self.pending();
+        let writes = writes_of(&pending);
+        let kept = |write: &u64| {
+            let bit = writes.binary_search(write).unwrap_or_default();
+            mask >> (bit % 64) & 1 == 1
+        };
+        let survivors: Vec<u64> = writes.iter().filter(|write| kept(write)).copied().collect();
+        let Some(&victim) = rng.pick(&survivors) else { return };
+        let blocks = pending.values().flatten().filter(|(write, _)| *write == victim).count();
+        let (cut, shape) = (rng.index(blocks * SECTORS), rng.below(3));
+        let mut sector = 0;
+        for (block, versions) in pending {
+            let mut page = None;
+            for (write, new) in versions.into_iter().filter(|(write, _)| kept(write)) {
+                if write != victim {
+                    page = Some(new);
+                    continue;
+                }
+                let old = page.or_else(|| image.get(block).cloned());
+                let mut torn = old.map_or([0; PAGE], |old| *old);
+                for at in (0..PAGE).step_by(SECTOR) {
+                    let lands = [sector < cut, sector > cut, rng.one_in(2)][shape as usize];
+                    if lands {
+                        torn[at..at + SECTOR].copy_from_slice(&new[at..at + SECTOR]);
+                    }
+                    sector += 1;
+                }
+                page = Some(Arc::new(torn));
+            }
+            if let Some(page) = page {
                 image.insert(block, page);
             }
         }
@@ -212,6 +281,14 @@ impl SimDisk {
             }
         }
     }
+}
+
+/// The writes that the versions belong to, in order.
+fn writes_of(pending: &Pending) -> Vec<u64> {
+    let mut writes: Vec<u64> = pending.values().flatten().map(|(write, _)| *write).collect();
+    writes.sort_unstable();
+    writes.dedup();
+    writes
 }
 
 const PAGE: usize = cow_format::BLOCK_SIZE;

@@ -47,6 +47,14 @@ pub struct Faults {
     pub flush_error_ppm: u32,
     /// Reads that give an older version or a flipped bit, unless they bypass the cache.
     pub misread_ppm: u32,
+    /// Writes that are acknowledged and never happen.
+    pub lost_write_ppm: u32,
+    /// Writes that are acknowledged and go to other blocks.
+    pub misdirected_write_ppm: u32,
+    /// Writes one bit of which is wrong from then on.
+    pub rotten_write_ppm: u32,
+    /// Reads that give an older version or a flipped bit, also when they bypass the cache.
+    pub wrong_read_ppm: u32,
     /// Planned ones.
     pub nth: Vec<NthFault>,
     /// Blocks that no write succeeds on.
@@ -61,12 +69,22 @@ pub struct Faults {
 pub(super) struct FaultState {
     plan: Faults,
     seen: [u64; 6],
+    struck: u64,
     pub(super) rng: Rng,
+}
+
+/// What becomes of a write that is acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Landing {
+    Right,
+    Nowhere,
+    Elsewhere,
+    Rotten,
 }
 
 impl FaultState {
     pub(super) fn new(plan: Faults, rng: Rng) -> Self {
-        Self { plan, seen: [0; 6], rng }
+        Self { plan, seen: [0; 6], struck: 0, rng }
     }
 
     /// Whether the operation of this class that completes now fails.
@@ -77,6 +95,7 @@ impl FaultState {
             fault.class == class && (seen == fault.nth || fault.sticky && seen > fault.nth)
         });
         if let Some(fault) = planned {
+            self.struck += 1;
             return Some(fault.errno);
         }
         let ppm = match class {
@@ -101,7 +120,25 @@ impl FaultState {
         at < range.end && range.start < at + blocks
     }
 
-    pub(super) fn misreads(&mut self) -> bool {
-        self.rng.chance_ppm(self.plan.misread_ppm)
+    /// How often a planned fault has struck.
+    pub(super) fn struck(&self) -> u64 {
+        self.struck
+    }
+
+    pub(super) fn misreads(&mut self, bypass_cache: bool) -> bool {
+        let once = !bypass_cache && self.rng.chance_ppm(self.plan.misread_ppm);
+        once || self.rng.chance_ppm(self.plan.wrong_read_ppm)
+    }
+
+    /// Where a write goes that is said to have succeeded.
+    pub(super) fn landing(&mut self) -> Landing {
+        let plan = &self.plan;
+        let ways = [
+            (plan.lost_write_ppm, Landing::Nowhere),
+            (plan.misdirected_write_ppm, Landing::Elsewhere),
+            (plan.rotten_write_ppm, Landing::Rotten),
+        ];
+        let struck = ways.into_iter().find(|(ppm, _)| self.rng.chance_ppm(*ppm));
+        struck.map_or(Landing::Right, |(_, landing)| landing)
     }
 }

@@ -24,19 +24,35 @@ pub fn observe<M: Machine>(world: &mut World<M>) -> Result<State, String> {
     observe_written(world, &BTreeSet::new())
 }
 
+/// The same, and compares the content root of one volume or snapshot in `roots`.
+///
+/// # Errors
+/// Likewise.
+pub fn observe_roots<M: Machine>(world: &mut World<M>, roots: u64) -> Result<State, String> {
+    observe_all(world, &BTreeSet::new(), roots)
+}
+
 /// The same, and reads the blocks `written` of every volume and snapshot even where nothing is
 /// said to be mapped.
 pub(super) fn observe_written<M: Machine>(
     world: &mut World<M>,
     written: &BTreeSet<u64>,
 ) -> Result<State, String> {
+    observe_all(world, written, 3)
+}
+
+fn observe_all<M: Machine>(
+    world: &mut World<M>,
+    written: &BTreeSet<u64>,
+    roots: u64,
+) -> Result<State, String> {
     let reply = ask(world, Op::List { exact: false })?;
     let Reply::List(nodes) = reply else { return Err(format!("list answered {reply:?}")) };
     let mut state = State::default();
     let mut snaps: Vec<(&NodeInfo, Snap)> = Vec::new();
     for node in nodes.iter().filter(|node| node.live && node.kind != NodeKind::Pool) {
-        let snap =
-            read_node(world, node, written).map_err(|text| format!("{}: {text}", node.name))?;
+        let snap = read_node(world, node, written, roots)
+            .map_err(|text| format!("{}: {text}", node.name))?;
         if node.name.contains('@') {
             snaps.push((node, snap));
             continue;
@@ -106,6 +122,7 @@ fn read_node<M: Machine>(
     world: &mut World<M>,
     node: &NodeInfo,
     written: &BTreeSet<u64>,
+    roots: u64,
 ) -> Result<Snap, String> {
     let reply = ask(world, Op::OpenExport { name: node.name.clone(), write: false })?;
     let Reply::Export { export, size_bytes: size, .. } = reply else {
@@ -143,7 +160,7 @@ fn read_node<M: Machine>(
         }
     }
     ask(world, Op::CloseExport { export })?;
-    if mix(world.now_ns() ^ size).is_multiple_of(3) {
+    if mix(world.now_ns() ^ size).is_multiple_of(roots) {
         check_root(world, &node.name, size, &content)?;
     }
     let (how, holds) = marks(world, node)?;

@@ -92,7 +92,7 @@ fn go_on<M: Machine>(found: Recovered<M>, config: &Config, rng: &mut Rng) -> Res
     let mut oracle = Oracle::new(config.ack);
     oracle.settle(state);
     let mut sim = Sim::resume(world, oracle);
-    sim.tolerate(Tolerance { io: false, no_space: true });
+    sim.tolerate(Tolerance { no_space: true, ..Tolerance::default() });
     if rng.one_in(2) {
         sim.set_fuse(Some(rng.range(1, 12)));
     }
