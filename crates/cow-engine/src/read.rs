@@ -7,7 +7,7 @@ use crate::export::{Target, check_range};
 use crate::info::Extent;
 use crate::lookup::{Mapping, resolve};
 use crate::task::{Cx, join_all};
-use cow_format::{BLOCK_SIZE, Buf, Lba, NodeId, Phys, checksum};
+use cow_format::{BLOCK_SIZE, Buf, Lba, NodeId, Phys, checksum, mutant};
 
 const BLOCK: u64 = BLOCK_SIZE as u64;
 /// Longest read in one piece; larger ones are answered by a longer buffer all the same.
@@ -78,7 +78,8 @@ pub(crate) async fn read_mapped(
         for i in 0..run.blocks {
             let at = run.first + i;
             let Some(Mapping::At(phys, crc)) = mappings.get(at).copied() else { continue };
-            let good = data.as_ref().filter(|d| checksum::data(d.block(i)) == crc);
+            let is_good = |d: &&Buf| checksum::data(d.block(i)) == crc || mutant::is("anydata");
+            let good = data.as_ref().filter(is_good);
             match good {
                 Some(data) => out.block_mut(at).copy_from_slice(data.block(i)),
                 None => {

@@ -16,10 +16,13 @@
 //! * [`run`]: seeds, threads, and what is printed when a run fails.
 #![forbid(unsafe_code)]
 
+pub mod campaign;
 pub mod checked;
 pub mod cmd;
+pub mod crashes;
 pub mod disk;
 pub mod explore;
+pub mod failures;
 pub mod fake;
 pub mod history;
 pub mod in_use;
@@ -31,7 +34,9 @@ pub mod rng;
 pub mod run;
 pub mod scripts;
 pub mod sim;
+pub mod swarm;
 pub mod value;
+pub mod workloads;
 pub mod world;
 
 use cow_engine::mkfs::mkfs;

@@ -1,9 +1,10 @@
-//! The project's chores: `cargo xtask test`, `ci` and `tidy`.
+//! The project's chores: `cargo xtask test`, `ci`, `tidy` and `campaign`.
 //!
 //! What a chore needs from the machine it finds or installs by itself, so that a clean checkout on a
 //! new machine needs one command. Nothing here is linked into the product.
 #![forbid(unsafe_code)]
 
+mod campaign;
 mod ci;
 mod guest;
 mod metadata;
@@ -23,6 +24,8 @@ usage: cargo xtask <command>
                                        args go to `cargo test`
        --skip-missing-tools            install nothing; tests whose clients are missing skip themselves
   ci   [--skip-missing-tools]          test, then format, lints and tidy
+  campaign [--minutes N] [--seed S] [--resume FILE] [--threads T]
+                                       crashes, failures and swarm runs in the simulator, for so long
   tidy                                 arrows between crates, module circles, licences, sizes, words
 ";
 
@@ -31,6 +34,7 @@ fn main() -> ExitCode {
     let result = match args.split_first() {
         Some((command, rest)) => match command.as_str() {
             "test" => testrun::run(rest),
+            "campaign" => campaign::run(rest),
             "ci" => ci::run(rest),
             "tidy" if rest.is_empty() => tidy::run(),
             "help" | "--help" | "-h" => {
