@@ -49,7 +49,7 @@ fn a_pool_with_everything_is_clean() {
 #[test]
 fn histories_are_clean_after_crashes() {
     let none = Faults::default();
-    let run = |seed| history(seed, &none, Tolerance { io: false, no_space: true });
+    let run = |seed| history(seed, &none, Tolerance { io: false, no_space: true, corrupt: false });
     let checks = for_seeds("histories_are_clean_after_crashes", 150, run);
     println!("{} pools checked", checks.iter().sum::<u64>());
 }
@@ -58,7 +58,7 @@ fn histories_are_clean_after_crashes() {
 #[test]
 fn histories_with_failing_writes_are_clean() {
     let faults = Faults { write_error_ppm: 15_000, ..Faults::default() };
-    let run = |seed| history(seed, &faults, Tolerance { io: true, no_space: true });
+    let run = |seed| history(seed, &faults, Tolerance { io: true, no_space: true, corrupt: false });
     let checks = for_seeds("histories_with_failing_writes_are_clean", 100, run);
     println!("{} pools checked", checks.iter().sum::<u64>());
 }

@@ -124,7 +124,7 @@ pub fn new_pool_of(options: &PoolOptions) -> Sim<Engine> {
 pub fn open(disk: SimDisk, oracle: Oracle) -> Sim<Engine> {
     let config = cow_sim::small_config(AckMode::Writethrough);
     let mut sim = Sim::<Engine>::new(disk, oracle, &config, 1);
-    sim.tolerate(Tolerance { io: false, no_space: true });
+    sim.tolerate(Tolerance { io: false, no_space: true, corrupt: false });
     sim.open(false).expect("open");
     sim
 }
