@@ -1,7 +1,11 @@
 //! What the engine knows of folds while none, or one, is in progress.
 
 use crate::wait::WaitList;
-use std::collections::VecDeque;
+use cow_format::Phys;
+use std::collections::{BTreeSet, VecDeque};
+
+/// So many blocks are remembered that could not be read; if one of them can, they were not lost.
+const UNREAD_MAX: usize = 64;
 
 /// What the engine knows of folds.
 #[derive(Default)]
@@ -31,11 +35,20 @@ pub(crate) struct FoldState {
     pub(crate) splice_blocks: u64,
     /// Freed blocks in quarantine: checkpoint that freed them, number of its publication.
     pub(crate) batches: VecDeque<(u64, u64)>,
+    /// Blocks of map nodes and blobs that the device did not give since the fold began.
+    pub(crate) unread: BTreeSet<Phys>,
     /// The writes of the running fold wait here.
     pub(crate) write_wait: WaitList,
 }
 
 impl FoldState {
+    /// The device did not give this block.
+    pub(crate) fn note_unread(&mut self, phys: Phys) {
+        if self.unread.len() < UNREAD_MAX {
+            self.unread.insert(phys);
+        }
+    }
+
     /// The fold stands still: there is no room in the file system below for what it writes.
     pub(crate) fn is_stalled(&self) -> bool {
         self.stalled_writes > 0

@@ -257,6 +257,9 @@ pub(crate) async fn load(
             },
             Err(failure) => {
                 cx.core().stats.map_nodes_read += 1;
+                if attempt == 2 {
+                    cx.core().fold.note_unread(place.phys);
+                }
                 let offset = place.phys.byte_offset();
                 error = Some(Error::Io { errno: failure.errno, op: "read of a map node", offset });
             }

@@ -46,8 +46,6 @@ pub struct Tally {
     pub stalled: u64,
     /// Disks that were recovered and judged.
     pub states: u64,
-    /// Disks on which a fold that could read nothing has marked map nodes as lost.
-    pub lost: u64,
 }
 
 impl AddAssign for Tally {
@@ -57,7 +55,6 @@ impl AddAssign for Tally {
         self.refused += more.refused;
         self.stalled += more.stalled;
         self.states += more.states;
-        self.lost += more.lost;
     }
 }
 
@@ -116,10 +113,6 @@ fn once<M: Machine>(
         let after = |text| format!("after {how:?}: {text}{}", tail(sim.trace()));
         let state = match revive::<M>(disk.crash(how), &config, rng.word(), rng.one_in(4)) {
             Ok((_, state)) => state,
-            Err(text) if is_loss(fault, &text) => {
-                found.lost += 1;
-                continue;
-            }
             Err(text) => return Err(after(text)),
         };
         judge(&sim.oracle, &state, &live, workload.lets_go).map_err(after)?;
@@ -128,10 +121,9 @@ fn once<M: Machine>(
     Ok(true)
 }
 
-/// A fold goes on where a map node cannot be read, however often: what it cannot copy it marks as
-/// lost (design, "Damage in a fold"). The error says so, and no other data is given out.
-fn is_loss(fault: NthFault, text: &str) -> bool {
-    fault.class == Class::Read && fault.sticky && text.contains("the block was lost")
+/// What waits for room below asks again with every tick: it is not stuck, and does not end.
+fn waits(fault: NthFault, text: &str) -> bool {
+    text.starts_with("stuck") || (fault.errno == ENOSPC && text.starts_with("hung"))
 }
 
 fn judge(oracle: &Oracle, state: &State, live: &State, lets_go: bool) -> Result<(), String> {
@@ -194,17 +186,14 @@ fn opening<M: Machine>(
             }
             match observe(&mut world) {
                 Ok(state) => states.push(state),
-                Err(text) if is_loss(fault, &text) => {
-                    found.lost += 1;
-                    return Ok((true, states));
-                }
                 Err(text) => return Err(format!("opened, but: {text}")),
             }
         }
         Ok(Ok(other)) => return Err(format!("open answered {other:?}")),
         Ok(Err(Error::Corrupt(text))) => return Err(format!("a failure is called damage: {text}")),
         Ok(Err(_)) => found.refused += 1,
-        Err(text) if text.starts_with("stuck") && fault.sticky => found.stalled += 1,
+        // Nobody makes room, and a fold waits for it.
+        Err(text) if fault.sticky && waits(fault, &text) => found.stalled += 1,
         Err(text) => return Err(text),
     }
     let how = Crash::random(&mut rng).without_kill();

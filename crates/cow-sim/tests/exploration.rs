@@ -5,6 +5,7 @@
 use cow_engine::Engine;
 use cow_format::mutant;
 use cow_sim::crashes::{Depth, Tally, explore};
+use cow_sim::failures;
 use cow_sim::swarm;
 use cow_sim::workloads::{self, Workload};
 use std::collections::BTreeSet;
@@ -63,6 +64,17 @@ fn what_is_planted_is_found() {
         let (seed, text) = found.unwrap_or_else(|| panic!("{fault} lives on in {workload}"));
         println!("{fault}: seed {seed}: {}", text.lines().next().unwrap_or_default());
         explore::<Engine>(&named(workload), shallow(), seed).unwrap();
+    }
+}
+
+/// A fold marks a map node as lost that it cannot read, for one bad block must not stop every volume. A device that
+/// gives nothing for a while, or gives a block later that it did not give before, has lost nothing.
+#[test]
+fn what_cannot_be_read_for_a_while_is_not_lost() {
+    let undo = "undo snapshots go for want of space";
+    for (name, seed) in [(undo, 54), ("fold", 0), ("discard", 0)] {
+        let found = failures::explore::<Engine>(&named(name), 3, seed).unwrap();
+        assert!(found.states > 100 && found.refused > 10, "{name}: {found:?}");
     }
 }
 

@@ -53,6 +53,9 @@ async fn read_block(
             },
             Err(failure) => {
                 let offset = at.0.byte_offset();
+                if attempt == 2 {
+                    cx.core().fold.note_unread(at.0);
+                }
                 error = Some(Error::Io { errno: failure.errno, op: "read of a blob", offset });
             }
         }

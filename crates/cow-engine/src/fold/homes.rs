@@ -39,6 +39,7 @@ impl Table {
 impl Fold {
     /// From merged and walked to published.
     pub(super) async fn commit(mut self) -> Result<(), Error> {
+        self.believe_damage().await?;
         let table = self.write_table().await?;
         let zones = self.write_bitmap().await?;
         self.writes_done().await?;

@@ -18,6 +18,7 @@
 //! address inside one fold.
 
 mod blobs;
+mod damage;
 mod detach;
 mod homes;
 mod merge;
@@ -78,6 +79,8 @@ pub(crate) struct Fold {
     leaks: bool,
     damage: Vec<Damage>,
     damage_overflow: u64,
+    /// Some of it was met by this fold.
+    has_new_damage: bool,
     /// Subtrees that were cut off and are not all given back.
     detached: Vec<Detached>,
     writes: Rc<Cell<usize>>,
@@ -218,6 +221,7 @@ impl Fold {
             leaks: pool.cp.flags & cow_format::checkpoint::FLAG_LEAKS != 0,
             damage: pool.cp.damage.clone(),
             damage_overflow: pool.cp.damage_overflow,
+            has_new_damage: false,
             detached: pool.cp.detached.clone(),
             writes: Rc::new(Cell::new(0)),
             freed: 0,
@@ -226,6 +230,7 @@ impl Fold {
             turns: Turns::default(),
         };
         core.fold.left = reserved;
+        core.fold.unread.clear();
         drop(core);
         crate::flush::emit_frames(cx);
         Ok(Some(fold))
@@ -264,24 +269,6 @@ impl Fold {
 
     fn count(&mut self, is_map: bool, by: i64) {
         *if is_map { &mut self.tally.meta } else { &mut self.tally.data } += by;
-    }
-
-    /// A map node could not be read, and what hangs below it stays allocated; or, without a level,
-    /// a kill row or properties.
-    fn note_damage(&mut self, node: NodeId, level: u8, index: u64) {
-        self.leaks = true;
-        if level != blobs::NO_LEVEL {
-            self.tree.note_inexact(node);
-        }
-        let damage = Damage { node, level, index };
-        if self.damage.contains(&damage) {
-            return;
-        }
-        if self.damage.len() < cow_format::checkpoint::MAX_DAMAGE {
-            self.damage.push(damage);
-        } else {
-            self.damage_overflow += 1;
-        }
     }
 
     /// A block of those that were kept free for this fold.
