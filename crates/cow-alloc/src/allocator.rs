@@ -178,6 +178,18 @@ impl Allocator {
         self.withheld.iter().copied()
     }
 
+    /// The withheld ones among so many blocks from `phys` on.
+    pub fn withheld_in(&self, phys: Phys, blocks: u64) -> impl Iterator<Item = Phys> + '_ {
+        self.withheld.range(phys..phys.offset(blocks)).copied()
+    }
+
+    /// Whether the newest checkpoint holds this block of a resident zone.
+    pub fn is_in_image(&self, phys: Phys) -> bool {
+        let (zone, bit) = split(phys);
+        let resident = self.zones.get(zone as usize).and_then(Option::as_ref);
+        resident.is_some_and(|resident| resident.image.get(bit))
+    }
+
     /// Blocks that could be handed out now, over all zones, resident or not. Exact.
     pub fn free_blocks(&self) -> u64 {
         self.free

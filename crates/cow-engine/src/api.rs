@@ -128,8 +128,11 @@ pub enum Action {
 /// How a write is acknowledged (design section 4).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum AckMode {
-    /// When its data write is complete; a flush makes it durable.
+    /// When it is accepted, in that order; data and journal go to the device side by side. A flush
+    /// makes it durable: a volume is a disk with a volatile write cache.
     #[default]
+    Writeback,
+    /// When its data write is complete; a flush makes it durable.
     Writethrough,
     /// When its journal frame is written too: survives the death of the process.
     Journaled,

@@ -23,7 +23,7 @@ const STEP: std::ops::RangeInclusive<u64> = 256..=16_384;
 /// Most blocks that are kept beyond what is needed (16 MiB).
 const MOST_SPARE: u64 = 4096;
 
-fn is_full(errno: i32) -> bool {
+pub(crate) fn is_full(errno: i32) -> bool {
     matches!(errno, ENOSPC | EDQUOT)
 }
 
@@ -57,6 +57,17 @@ impl Core {
             Tier::Meta | Tier::Discard | Tier::Guaranteed => 0,
         };
         self.below.off || self.below.starved || self.below.blocks >= self.fold_needs() + map + spare
+    }
+
+    /// Whether so many set-aside blocks are there beyond those that folds need: places with room
+    /// below for data that finds none at its own.
+    pub(crate) fn has_spare_below(&self, blocks: u64) -> bool {
+        if self.below.off {
+            // There is nothing that could run full, or it does not allocate ahead.
+            return self.below.refusal.is_none();
+        }
+        let short = self.below.full || self.below.starved;
+        !short && self.below.blocks >= self.fold_needs() + blocks
     }
 
     /// How many more blocks should be set aside.

@@ -6,6 +6,7 @@ use crate::error::Error;
 use crate::events::Events;
 use crate::expiry_state::Expiry;
 use crate::fold_state::FoldState;
+use crate::inflight::InFlight;
 use crate::info::{PoolInfo, Stats};
 use crate::opened::Export;
 use crate::punch_state::PunchState;
@@ -23,7 +24,7 @@ use cow_format::checkpoint::{Checkpoint, JournalPos};
 use cow_format::mapnode::{MapNode, level_for};
 use cow_format::record::Record;
 use cow_format::superblock::Superblock;
-use cow_format::{BLOCK_SIZE, FrameSeq, NodeId, Phys, VolumeId, mutant};
+use cow_format::{BLOCK_SIZE, FrameSeq, Lba, NodeId, Phys, VolumeId, mutant};
 use cow_journal::{AppendError, JournalWriter, Reserve};
 use cow_snaptree::Tree;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -43,6 +44,10 @@ pub(crate) struct Pool {
     pub(crate) since_freeze: Vec<(Record, FrameSeq)>,
     pub(crate) active: Layers,
     pub(crate) folding: Option<Arc<Layers>>,
+    /// Data of the running fold's layers moved after the freeze.
+    pub(crate) moved_late: bool,
+    /// Data that is sequenced and not written yet.
+    pub(crate) inflight: InFlight,
     pub(crate) alloc: Allocator,
     pub(crate) journal: JournalWriter,
     /// The newest durable checkpoint.
@@ -113,6 +118,8 @@ pub(crate) struct Core {
     /// Who waits for another operation to need less than it was promised.
     pub(crate) promise_wait: WaitList,
     pub(crate) lock_wait: WaitList,
+    /// Who waits for data to land.
+    pub(crate) landing_wait: WaitList,
     pub(crate) tick_wait: WaitList,
     /// Background work that lets others have their turn.
     pub(crate) paused: WaitList,
@@ -153,6 +160,7 @@ impl Core {
             space_queue: SpaceQueue::default(),
             promise_wait: WaitList::default(),
             lock_wait: WaitList::default(),
+            landing_wait: WaitList::default(),
             tick_wait: WaitList::default(),
             paused: WaitList::default(),
             ops_in_progress: 0,
@@ -190,6 +198,7 @@ impl Core {
         self.notify(|core| &mut core.fold_wait);
         self.notify(|core| &mut core.below.wait);
         self.notify(|core| &mut core.lock_wait);
+        self.notify(|core| &mut core.landing_wait);
         self.notify(|core| &mut core.tick_wait);
     }
 
@@ -252,9 +261,12 @@ impl Core {
             }
         }
         if mutant::is("earlyfree") {
-            for phys in pool.active.take_dead() {
+            for (_, phys) in pool.active.take_dead() {
                 pool.alloc.give_back(phys, 1);
             }
+        }
+        if mutant::is("reuseflying") {
+            pool.give_back_flying();
         }
         if pool.last_record <= pool.durable {
             pool.unflushed_since_ns = now_ns;
@@ -280,6 +292,8 @@ impl Core {
         let room_note = self.below.refusal.clone();
         let (used_percent, space_level) = (self.percent_used(), self.space_level);
         let pool = self.pool()?;
+        let waits = "there is no room below, and acknowledged data waits for it";
+        let stalled = if pool.inflight.stalled > 0 { Some(waits.into()) } else { stalled };
         let block = BLOCK_SIZE as u64;
         let cp = &pool.cp;
         let fixed = pool.fixed_blocks();
@@ -369,14 +383,48 @@ impl Pool {
                 }
             }
             Record::Move { node, lba, old, new, crcs } => {
-                for i in 0..crcs.len() as u64 {
-                    let at = cow_format::Lba(lba.0 + i);
-                    if !self.active.move_block(*node, at, old.offset(i), new.offset(i)) {
-                        self.active.add_dead(*node, new.offset(i));
+                for (i, crc) in (0..).zip(crcs) {
+                    let at = Lba(lba.0 + i);
+                    if mutant::is("moveblind") {
+                        self.active.set_run(*node, at, new.offset(i), &[*crc], 0);
+                    } else {
+                        self.apply_move(*node, at, old.offset(i), new.offset(i));
                     }
                 }
             }
             _ => {}
+        }
+    }
+
+    /// The data of a block moved. Only an entry that still names `old` is patched, be it in a layer
+    /// that a fold has frozen and not begun to merge; else `new` is superseded already. The block
+    /// that nothing names any more is freed with the layer.
+    fn apply_move(&mut self, node: NodeId, lba: Lba, old: Phys, new: Phys) {
+        if self.active.move_block(node, lba, old, new) {
+            self.active.add_dead(node, old);
+            return;
+        }
+        let frozen = self.folding.as_mut().filter(|layers| layers.has(node, lba, old));
+        if let Some(layers) = frozen {
+            // Nobody else has them before the merge begins.
+            let layers = Arc::make_mut(layers);
+            layers.move_block(node, lba, old, new);
+            layers.add_dead(node, old);
+            self.moved_late = true;
+        } else {
+            self.active.add_dead(node, new);
+        }
+    }
+
+    /// The fault that the mutant `reuseflying` is: a block that was overwritten is free at once,
+    /// though the write to it is still under way.
+    fn give_back_flying(&mut self) {
+        for (node, phys) in self.active.take_dead() {
+            if self.inflight.block(phys).is_some() {
+                self.alloc.give_back(phys, 1);
+            } else {
+                self.active.add_dead(node, phys);
+            }
         }
     }
 

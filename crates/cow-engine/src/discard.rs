@@ -14,6 +14,7 @@ use crate::export::check_range;
 use crate::fold::fold_now;
 use crate::locks::lock_range;
 use crate::owned::owned;
+use crate::place::Placement;
 use crate::reserve::Need;
 use crate::space::Tier;
 use crate::task::Cx;
@@ -127,7 +128,7 @@ async fn clear(cx: &Cx, range: Range) -> Result<FrameSeq, Error> {
     let promise =
         admit_for(cx, &Ask { volume: target.volume, tier: Tier::Discard, runs: &[], map }).await?;
     let group = [Record::MapClear { volume: target.volume, lba: Lba(first), blocks: end - first }];
-    sequence_write(cx, export, &group, end_bytes, promise).await
+    sequence_write(cx, export, &group, end_bytes, promise, Placement::new(cx, true)).await
 }
 
 /// Clears what is the head's own; the last frame, if there was anything. As a hint it need not be

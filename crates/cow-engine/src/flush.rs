@@ -1,9 +1,9 @@
 //! Frames to the device, and flushes over them.
 //!
 //! A flush is acknowledged when one device flush has succeeded that was *emitted after* the
-//! completion of every frame up to the one asked for, and of all data that these name (data is
-//! complete before it is sequenced). One device flush is in progress at a time; all who wait for
-//! it are acknowledged together. A failed flush or frame write poisons the pool: the kernel may
+//! completion of every frame up to the one asked for, and of all data that these name, wherever that
+//! has landed (`inflight.rs`). One device flush is in progress at a time; all who wait for it are
+//! acknowledged together. A failed flush or frame write poisons the pool: the kernel may
 //! have dropped what it could not write, so a later success proves nothing.
 
 use crate::core::{Core, Pool};
@@ -20,12 +20,20 @@ const SELF_FLUSH_BYTES: u64 = 128 << 20;
 const MARKER_AFTER_NS: u64 = 100_000_000;
 
 impl Pool {
-    /// The last frame such that it and all before it are written. One that was sealed and not yet
-    /// handed to the device does not count.
+    /// The last frame such that it and all before it are written, with the data that they name.
+    /// One that was sealed and not yet handed to the device does not count.
     pub(crate) fn complete(&self) -> FrameSeq {
-        match self.writing_frames.first() {
+        let written = match self.writing_frames.first() {
             Some(first) => FrameSeq(first.0 - 1),
             None => self.emitted,
+        };
+        self.inflight.complete(written)
+    }
+
+    /// Seals the frame `seq`, and those that it is complete with.
+    fn seal_to(&mut self, seq: FrameSeq) {
+        if self.journal.last_sealed() < self.inflight.last_move(seq) {
+            self.journal.seal();
         }
     }
 }
@@ -67,15 +75,13 @@ pub(crate) fn emit_frames(cx: &Cx) {
     }
 }
 
-/// Waits until every frame up to `seq` is written (not: durable).
+/// Waits until every frame up to `seq`, and the data it names, is written (not: durable).
 pub(crate) async fn written_to(cx: &Cx, seq: FrameSeq) -> Result<(), Error> {
     loop {
         {
             let mut core = cx.core();
             let pool = core.writable()?;
-            if pool.journal.last_sealed() < seq {
-                pool.journal.seal();
-            }
+            pool.seal_to(seq);
             if pool.complete() >= seq {
                 return Ok(());
             }
@@ -94,9 +100,7 @@ pub(crate) async fn flush_to(cx: &Cx, seq: FrameSeq) -> Result<(), Error> {
             if pool.durable >= seq {
                 return Ok(());
             }
-            if pool.journal.last_sealed() < seq {
-                pool.journal.seal();
-            }
+            pool.seal_to(seq);
             drop(core);
             emit_frames(cx);
             let mut core = cx.core();
@@ -140,6 +144,7 @@ impl Pool {
         if covers > self.durable {
             self.durable = covers;
             self.journal.set_durable(covers);
+            self.inflight.note_durable(covers);
             self.unflushed_bytes = 0;
             self.unflushed_since_ns = now_ns;
         }

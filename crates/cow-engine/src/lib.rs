@@ -27,11 +27,13 @@ mod export;
 mod flush;
 mod fold;
 mod fold_state;
+mod inflight;
 mod info;
 mod loading;
 mod locks;
 mod lookup;
 mod make_room;
+mod mend;
 pub mod mkfs;
 mod opened;
 mod ops;
@@ -78,6 +80,7 @@ use cow_format::BufPool;
 use std::cell::RefCell;
 use std::rc::Rc;
 use task::{Cx, Tasks};
+use wait::Waiter;
 
 /// How an engine is set up.
 #[derive(Clone, Debug)]
@@ -86,6 +89,9 @@ pub struct Config {
     pub device_blocks: u64,
     /// When writes are acknowledged.
     pub ack: AckMode,
+    /// Bytes of acknowledged data whose writes to the device may be under way
+    /// ([`AckMode::Writeback`]); while there are as many, writes wait to be accepted.
+    pub dirty_bytes: u64,
     /// Memory of the active layers that triggers a fold, in bytes.
     pub layer_bytes: usize,
     /// Memory of the map-node cache, in bytes.
@@ -114,6 +120,7 @@ impl Default for Config {
         Self {
             device_blocks: 0,
             ack: AckMode::default(),
+            dirty_bytes: 32 << 20,
             layer_bytes: 32 << 20,
             cache_bytes: 64 << 20,
             page_bytes: 16 << 20,
@@ -153,8 +160,14 @@ impl Engine {
             }
             Event::IoDone { id, result, buf } => {
                 let mut core = self.cx.core();
-                let woken = core.io.complete(id, result, buf);
-                core.ready.extend(woken);
+                match core.io.complete(id, result, buf) {
+                    Some(Waiter::Task(task)) => core.ready.push(task),
+                    Some(Waiter::Data(at)) => {
+                        drop(core);
+                        mend::landed(&self.cx, at, result);
+                    }
+                    None => {}
+                }
             }
             Event::Resume => self.cx.core().notify(|core| &mut core.paused),
             Event::Tick { now_ns, wall_ns } => self.tick(now_ns, wall_ns),

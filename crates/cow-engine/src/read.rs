@@ -70,7 +70,10 @@ pub(crate) async fn read_mapped(
     mappings: &[Mapping],
 ) -> Result<Buf, Error> {
     let mut out = cx.core().config.buffers.zeroed(mappings.len());
-    let runs = runs_of(mappings);
+    let runs = match copy_flying(cx, mappings, &mut out) {
+        Some(rest) => runs_of(&rest),
+        None => runs_of(mappings),
+    };
     let reads = runs.iter().map(|run| cx.read(run.phys, run.blocks, false));
     let results = join_all(reads).await;
     for (run, result) in runs.iter().zip(results) {
@@ -94,6 +97,25 @@ pub(crate) async fn read_mapped(
         return Err(corrupt(cx, node, Lba(first.0 + at as u64), "the block was lost"));
     }
     Ok(out)
+}
+
+/// Copies the blocks whose writes are under way. If there are any: the mappings, without theirs.
+fn copy_flying(cx: &Cx, mappings: &[Mapping], out: &mut Buf) -> Option<Vec<Mapping>> {
+    let core = cx.core();
+    let inflight = &core.pool.as_ref()?.inflight;
+    if inflight.is_empty() || mutant::is("readbehind") {
+        return None;
+    }
+    let mut rest: Option<Vec<Mapping>> = None;
+    for (i, mapping) in mappings.iter().enumerate() {
+        let Mapping::At(phys, crc) = *mapping else { continue };
+        let Some(block) = inflight.block(phys) else { continue };
+        out.block_mut(i).copy_from_slice(block);
+        if checksum::data(out.block(i)) == crc {
+            rest.get_or_insert_with(|| mappings.to_vec())[i] = Mapping::Hole;
+        }
+    }
+    rest
 }
 
 struct Run {
@@ -122,7 +144,11 @@ fn runs_of(mappings: &[Mapping]) -> Vec<Run> {
 /// A block failed: once more, past every cache; then it is an error and never data. At the same
 /// address, as the caller's pin keeps it valid: resolving it anew could find no other place of what
 /// this read is to see.
+///
+/// Unless the data has moved since it was resolved: then where it is now.
 async fn reread(cx: &Cx, node: NodeId, lba: Lba, phys: Phys, crc: u32) -> Result<Buf, Error> {
+    let moved = cx.core().pool.as_ref().and_then(|pool| pool.inflight.moved_to(phys));
+    let phys = moved.unwrap_or(phys);
     match cx.read(phys, 1, true).await {
         Ok(buf) if checksum::data(buf.block(0)) == crc => Ok(buf),
         Ok(_) => Err(corrupt(cx, node, lba, &format!("checksum mismatch at block {phys}"))),

@@ -13,6 +13,7 @@
 //! never cut.
 
 mod checkpoint;
+mod claim;
 mod superblock;
 mod table;
 mod verify;
@@ -20,11 +21,13 @@ mod verify;
 use crate::core::{Core, Pool, is_map_record};
 use crate::error::Error;
 use crate::fold::{FoldAt, run as run_fold};
+use crate::inflight::InFlight;
 use crate::loading::load_policies;
 use crate::share_state::Shares;
-use crate::space::{load_zone, zone_of};
+use crate::space::load_zone;
 use crate::task::{Cx, join};
 use checkpoint::Found;
+use claim::{Moves, claim_blocks};
 use cow_alloc::AllocError;
 use cow_extent::{Layers, NodeCache};
 use cow_format::checkpoint::JournalPos;
@@ -74,6 +77,8 @@ pub(crate) async fn open(cx: &Cx, read_only: bool) -> Result<(), Error> {
             since_freeze: Vec::new(),
             active: Layers::default(),
             folding: None,
+            moved_late: false,
+            inflight: InFlight::default(),
             alloc: found.alloc,
             journal,
             cp: found.cp,
@@ -293,18 +298,20 @@ impl<'a> Accepted<'a> {
 /// fold in the middle of the replay allocates, and must not be given a block that a later record
 /// names.
 async fn replay(cx: &Cx, journal: &Journal, accepted: JournalPos) -> Result<(), Error> {
+    let mut moves = Moves::default();
     let mut frames = Accepted::new(cx, journal, accepted);
-    while let Some((records, ..)) = frames.next().await? {
+    while let Some((records, seq, _)) = frames.next().await? {
         for record in &records {
             if let Record::PoolGrow { blocks } = record {
                 cx.core().pool()?.grow_to(*blocks);
             }
-            claim_blocks(cx, record).await?;
+            let is_folded = !claim_blocks(cx, record).await?;
+            moves.note(record, seq, is_folded);
         }
     }
     let mut frames = Accepted::new(cx, journal, accepted);
     while let Some((records, seq, after)) = frames.next().await? {
-        for record in &records {
+        for record in records.iter().filter(|record| moves.is_due(record, seq)) {
             cx.core().replay_record(record, seq)?;
         }
         let full = {
@@ -316,7 +323,7 @@ async fn replay(cx: &Cx, journal: &Journal, accepted: JournalPos) -> Result<(), 
                     "the journal holds more than memory allows: open it for writing once".into(),
                 ));
             }
-            !pool.read_only && pool.active.bytes() > limit
+            !pool.read_only && pool.active.bytes() > limit && moves.none_pending()
         };
         if full {
             cx.core().fold.running = true;
@@ -337,37 +344,6 @@ async fn withhold(cx: &Cx, phys: Phys) -> Result<(), Error> {
             Err(AllocError::NeedZone(zone)) => load_zone(cx, zone).await?,
             Err(error) => return Err(Error::Corrupt(error.to_string())),
         }
-    }
-}
-
-/// The blocks that a record names are in use.
-async fn claim_blocks(cx: &Cx, record: &Record) -> Result<(), Error> {
-    let (phys, blocks) = match record {
-        Record::MapSet { phys, crcs, .. } => (*phys, crcs.len() as u64),
-        Record::Move { new, crcs, .. } => (*new, crcs.len() as u64),
-        _ => return Ok(()),
-    };
-    {
-        let mut core = cx.core();
-        let pool = core.pool()?;
-        let inside = |p: Phys| pool.sb.geometry.is_data(p, pool.pool_blocks);
-        if !(0..blocks).all(|i| inside(phys.offset(i))) {
-            return Err(Error::Corrupt(format!("a record names block {phys}, which is no data")));
-        }
-    }
-    loop {
-        let zone = {
-            let mut core = cx.core();
-            match core.pool()?.alloc.mark_used(phys, blocks) {
-                Ok(()) => return Ok(()),
-                Err(AllocError::NeedZone(zone)) => zone,
-                Err(error) => {
-                    let zone = zone_of(phys);
-                    return Err(Error::Corrupt(format!("block {phys} (zone {zone}): {error}")));
-                }
-            }
-        };
-        load_zone(cx, zone).await?;
     }
 }
 

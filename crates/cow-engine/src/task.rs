@@ -8,7 +8,7 @@
 
 use crate::api::{Action, IoFailure, IoId};
 use crate::core::Core;
-use crate::wait::{TaskId, WaitList};
+use crate::wait::{TaskId, WaitList, Waiter};
 use cow_format::{Buf, BufSlice, Phys};
 use std::cell::{RefCell, RefMut};
 use std::future::Future;
@@ -29,8 +29,8 @@ impl Cx {
 
     fn issue(&self, action: impl FnOnce(IoId) -> Action) -> IoFuture {
         let mut core = self.core();
-        let task = core.current;
-        let id = core.io.issue(task, action);
+        let waiter = Waiter::Task(core.current);
+        let id = core.io.issue(waiter, action);
         IoFuture { cx: self.clone(), id }
     }
 
@@ -130,7 +130,7 @@ impl Future for IoFuture {
                 Poll::Ready(done)
             }
             None => {
-                slot.task = current;
+                slot.waiter = Waiter::Task(current);
                 Poll::Pending
             }
         }

@@ -1,7 +1,7 @@
 //! What tasks wait for: device operations on their way, and lists of those who want to look again.
 
 use crate::api::{Action, IoFailure, IoId};
-use cow_format::Buf;
+use cow_format::{Buf, Phys};
 use std::collections::HashMap;
 
 /// Names a task of the engine.
@@ -16,29 +16,42 @@ pub(crate) struct IoTable {
 }
 
 pub(crate) struct Slot {
-    pub(crate) task: TaskId,
+    pub(crate) waiter: Waiter,
     pub(crate) done: Option<(Result<(), IoFailure>, Option<Buf>)>,
 }
 
+/// Who is told of the completion of a device operation.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Waiter {
+    /// A task, which asks for the outcome.
+    Task(TaskId),
+    /// The table of data in flight: the run that begins at this block. No task is woken for it.
+    Data(Phys),
+}
+
 impl IoTable {
-    pub(crate) fn issue(&mut self, task: TaskId, action: impl FnOnce(IoId) -> Action) -> IoId {
+    pub(crate) fn issue(&mut self, waiter: Waiter, action: impl FnOnce(IoId) -> Action) -> IoId {
         self.next += 1;
         let id = IoId(self.next);
-        self.waiting.insert(id, Slot { task, done: None });
+        self.waiting.insert(id, Slot { waiter, done: None });
         self.out.push(action(id));
         id
     }
 
-    /// Stores what an operation came to; the task that waits for it.
+    /// Stores what an operation came to, if a task will ask for that; who waits for it.
     pub(crate) fn complete(
         &mut self,
         id: IoId,
         result: Result<(), IoFailure>,
         buf: Option<Buf>,
-    ) -> Option<TaskId> {
+    ) -> Option<Waiter> {
         let slot = self.waiting.get_mut(&id)?;
-        slot.done = Some((result, buf));
-        Some(slot.task)
+        let waiter = slot.waiter;
+        match waiter {
+            Waiter::Task(_) => slot.done = Some((result, buf)),
+            Waiter::Data(_) => drop(self.waiting.remove(&id)),
+        }
+        Some(waiter)
     }
 
     pub(crate) fn in_flight(&self) -> usize {

@@ -1,17 +1,17 @@
 //! Writing: own the bytes, checksum them, find a place, write, sequence, acknowledge.
 //!
-//! The record is sequenced when the data write is complete (`writethrough` and `journaled`), so a
-//! frame never names data that is not on its way to the medium; [`sequence_write`] is the one
-//! point where that is decided.
+//! In `writeback` the record is sequenced when the write is accepted, and acknowledged with that;
+//! its data is handed to the device in the same moment. In `writethrough` and `journaled` it is
+//! sequenced when the data write is complete. [`sequence_write`] is the one point where it is.
 
 use crate::admit::{Ask, Promise, admit_for};
 use crate::api::{AckMode, ExportId, Reply};
 use crate::core::{OpResult, SequenceError};
-use crate::error::Error;
+use crate::error::{Error, SpaceKind};
 use crate::export::{Target, check_range};
 use crate::flush::{flush, flush_to, written_to};
 use crate::locks::lock_range;
-use crate::place::{Placed, Placement, place};
+use crate::place::{Placed, Placement, ToPlace, place};
 use crate::read::read_blocks;
 use crate::reserve::Need;
 use crate::space::Tier;
@@ -102,7 +102,7 @@ pub(crate) async fn acknowledge(cx: &Cx, seq: FrameSeq, fua: bool) -> Result<(),
     }
     let ack = cx.core().config.ack;
     match ack {
-        AckMode::Writethrough => Ok(()),
+        AckMode::Writeback | AckMode::Writethrough => Ok(()),
         AckMode::Journaled => written_to(cx, seq).await,
     }
 }
@@ -198,43 +198,47 @@ pub(crate) async fn write_parts(
             Part::Data(first, data) => (first, Arc::new(data)),
         };
         map.write(first, data.block_count() as u64);
-        for piece in split(&data) {
-            let lba = Lba(first.0 + piece.first as u64);
-            if piece.crcs.is_empty() {
-                group.push(Record::MapClear { volume, lba, blocks: piece.blocks as u64 });
+        for Piece { first: skip, blocks, crcs } in split(&data) {
+            let lba = Lba(first.0 + skip as u64);
+            if crcs.is_empty() {
+                group.push(Record::MapClear { volume, lba, blocks: blocks as u64 });
             } else {
-                places.push((lba, piece.crcs.len() as u64));
-                runs.push((lba, Arc::clone(&data), piece));
+                places.push((lba, crcs.len() as u64));
+                runs.push(ToPlace { data: Arc::clone(&data), first: skip, lba, crcs });
             }
         }
     }
     let tier = if places.is_empty() { Tier::Discard } else { Tier::Data };
-    let map = cx.core().pool()?.blocks_for(target.node, map);
-    let mut promise = admit_for(cx, &Ask { volume, tier, runs: &places, map }).await?;
-    let mut placed = Placement::new(cx);
-    for (lba, data, piece) in &runs {
-        let begun = placed.runs.len();
-        place(cx, data, (piece.first, &piece.crcs), &mut placed, &mut promise).await?;
-        for run in &placed.runs[begun..] {
-            let at = lba.0 + (run.first - piece.first) as u64;
-            push_map_sets(&mut group, volume, Lba(at), run);
+    let blocks: u64 = places.iter().map(|(_, blocks)| blocks).sum();
+    let map = {
+        let mut core = cx.core();
+        let pool = core.pool()?;
+        if pool.inflight.stalled > 0 && blocks > 0 {
+            return Err(Error::NoSpace(SpaceKind::Below));
         }
+        pool.blocks_for(target.node, map)
+    };
+    let mut promise = admit_for(cx, &Ask { volume, tier, runs: &places, map }).await?;
+    let mut placed = Placement::new(cx, cx.core().lands_first(blocks));
+    for run in runs {
+        let begun = placed.runs.len();
+        place(cx, run, &mut placed, &mut promise).await?;
+        placed.runs[begun..].iter().for_each(|run| push_map_sets(&mut group, volume, run));
     }
-    let seq = sequence_write(cx, export, &group, end, promise).await?;
-    placed.keep();
+    let seq = sequence_write(cx, export, &group, end, promise, placed).await?;
     if let Some(pool) = &mut cx.core().pool {
-        pool.unflushed_bytes += BLOCK * places.iter().map(|(_, blocks)| blocks).sum::<u64>();
+        pool.unflushed_bytes += BLOCK * blocks;
     }
     Ok(seq)
 }
 
 /// Records hold up to 256 blocks.
-fn push_map_sets(group: &mut Vec<Record>, volume: VolumeId, lba: Lba, run: &Placed) {
+fn push_map_sets(group: &mut Vec<Record>, volume: VolumeId, run: &Placed) {
     for (i, crcs) in run.crcs.chunks(256).enumerate() {
         let skip = 256 * i as u64;
         group.push(Record::MapSet {
             volume,
-            lba: Lba(lba.0 + skip),
+            lba: Lba(run.lba.0 + skip),
             phys: run.phys.offset(skip),
             crcs: crcs.to_vec(),
         });
@@ -242,33 +246,45 @@ fn push_map_sets(group: &mut Vec<Record>, volume: VolumeId, lba: Lba, run: &Plac
 }
 
 /// The point where a change of a volume, up to byte `end` of it, takes its place in the order of
-/// all changes.
+/// all changes. Data that is not written yet is handed to the device in the same moment.
 pub(crate) async fn sequence_write(
     cx: &Cx,
     export: ExportId,
     group: &[Record],
     end: u64,
     mut promise: Promise,
+    mut placed: Placement,
 ) -> Result<FrameSeq, Error> {
     loop {
-        {
+        let waits_for_data = {
             let mut core = cx.core();
             // A rollback since: the write would mix into the restored volume. A resize since: it
             // would lie behind the end, and come back when the volume grows.
             let target = core.target(export, true)?;
             check_range(0, end, target.size_bytes)?;
             promise.fits(&mut core, target.node)?;
-            match core.sequence(group, Reserve::Normal) {
-                Ok(seq) => {
-                    core.pool()?.shares.note_replaced(target.volume, promise.replaced());
-                    drop(core);
-                    drop(promise);
-                    return Ok(seq);
+            let dirty = core.config.dirty_bytes;
+            let pool = core.pool()?;
+            if placed.is_to_fly() && !pool.inflight.is_empty() && pool.inflight.bytes() >= dirty {
+                true
+            } else {
+                let first = pool.journal.next().seq;
+                match core.sequence(group, Reserve::Normal) {
+                    Ok(seq) => {
+                        placed.keep(&mut core, target.node, first);
+                        core.pool()?.shares.note_replaced(target.volume, promise.replaced());
+                        return Ok(seq);
+                    }
+                    Err(SequenceError::Refused(error)) => return Err(error),
+                    Err(SequenceError::RingFull) => core.fold.wanted = true,
                 }
-                Err(SequenceError::Refused(error)) => return Err(error),
-                Err(SequenceError::RingFull) => core.fold.wanted = true,
+                false
             }
+        };
+        if waits_for_data {
+            cx.wait(|core| &mut core.landing_wait).await;
+        } else {
+            cx.wait(|core| &mut core.fold_wait).await;
         }
-        cx.wait(|core| &mut core.fold_wait).await;
     }
 }

@@ -236,6 +236,11 @@ impl Layers {
         }
     }
 
+    /// Whether the entry of `lba` in the layer of `node` names `phys`.
+    pub fn has(&self, node: NodeId, lba: Lba, phys: Phys) -> bool {
+        matches!(self.probe(node, lba), Probe::Mapped(at, _) if at == phys)
+    }
+
     /// A block moved without changing its content: patched only where the entry still names
     /// `old`. Whether it did.
     pub fn move_block(&mut self, node: NodeId, lba: Lba, old: Phys, new: Phys) -> bool {
@@ -264,9 +269,11 @@ impl Layers {
 
     /// Takes the superseded blocks away from the layers, so that no fold frees them. Only a planted
     /// fault wants that.
-    pub fn take_dead(&mut self) -> Vec<Phys> {
-        let dead = self.nodes.values_mut().flat_map(|layer| std::mem::take(&mut layer.dead));
-        let dead: Vec<Phys> = dead.collect();
+    pub fn take_dead(&mut self) -> Vec<(NodeId, Phys)> {
+        let mut dead = Vec::new();
+        for (&node, layer) in &mut self.nodes {
+            dead.extend(layer.dead.drain(..).map(|phys| (node, phys)));
+        }
         self.bytes = self.bytes.saturating_sub(dead.len() * DEAD_BYTES);
         dead
     }

@@ -155,6 +155,24 @@ impl BufSlice {
     pub fn block_count(&self) -> usize {
         self.blocks as usize
     }
+
+    /// Blocks `first .. first + blocks` of it.
+    ///
+    /// # Panics
+    /// When the range is not inside the slice: that is a fault of the caller.
+    pub fn part(&self, first: usize, blocks: usize) -> Self {
+        assert!(first + blocks <= self.block_count(), "part outside of its slice");
+        Self::new(Arc::clone(&self.buf), self.first as usize + first, blocks)
+    }
+
+    /// Block `index` of it.
+    ///
+    /// # Panics
+    /// When it has no such block.
+    pub fn block(&self, index: usize) -> &[u8; BLOCK_SIZE] {
+        assert!(index < self.block_count(), "block outside of its slice");
+        self.buf.block(self.first as usize + index)
+    }
 }
 
 impl Deref for BufSlice {

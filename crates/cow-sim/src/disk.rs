@@ -19,7 +19,7 @@ pub use crash::Crash;
 pub use faults::{Class, Faults, NthFault};
 
 use crate::rng::Rng;
-use crate::value::Page;
+use crate::value::{Page, Value};
 use below::Below;
 use cow_engine::mkfs::Mkfs;
 use cow_engine::{Action, Event, IoFailure, IoId};
@@ -364,6 +364,10 @@ impl SimDisk {
         let hidden = class == Class::Read && self.faults.hides(op.at, op.blocks);
         let failure = if out_of_range || hidden { Some(EIO) } else { refused };
         let failure = failure.or_else(|| self.faults.strikes(class));
+        let failure = failure.or_else(|| match &op.kind {
+            Kind::Write { pages, .. } if holds_data(pages) => self.faults.strikes_data(),
+            _ => None,
+        });
         let result = failure.map_or(Ok(()), |errno| Err(IoFailure { errno }));
         let mut back = None;
         match op.kind {
@@ -484,6 +488,11 @@ impl SimDisk {
             self.cache(block, garbage().clone(), write);
         }
     }
+}
+
+/// Whether these are blocks of a volume, and nothing that the engine makes itself.
+fn holds_data(pages: &[Arc<Page>]) -> bool {
+    pages.first().is_some_and(|page| matches!(Value::of(page), Value::Token(_)))
 }
 
 impl Kind {

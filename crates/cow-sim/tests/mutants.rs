@@ -4,8 +4,10 @@
 
 use cow_engine::{AckMode, Engine};
 use cow_format::mutant;
+use cow_sim::disk::Faults;
 use cow_sim::explore::explore;
 use cow_sim::history::{HistoryConfig, run_history};
+use cow_sim::sim::Tolerance;
 use cow_sim::{PoolOptions, format, scripts, small_config};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -25,6 +27,10 @@ enum How {
     Rot,
     /// Limits, rules, holds, and prunes.
     Policies,
+    /// Writes are acknowledged when they are accepted.
+    Writeback,
+    /// The same, and writes of data fail.
+    Moving,
 }
 
 /// Name, what it breaks, and the histories that find it.
@@ -62,6 +68,16 @@ const MUTANTS: &[(&str, &str, How)] = &[
     ("keepless", "last=N keeps one less", How::Policies),
     ("keeptimed", "rules count and take snapshots with a time of their own", How::Policies),
     ("limitauto", "automatic snapshots count for the limit of a volume", How::Policies),
+    ("flushblind", "a flush does not wait for the data that its frames name", How::Writeback),
+    ("readbehind", "a block is read from the device while it is written", How::Writeback),
+    ("reuseflying", "a block is given out again while it is written", How::Writeback),
+    ("foldrush", "a fold merges data that may still move", How::Moving),
+    ("moveblind", "a Move takes the place of a newer write", How::Moving),
+    ("moveapart", "a flush covers data that moved, and not the Move", How::Moving),
+    ("noexcuse", "a Move excuses nothing in recovery", How::Moving),
+    ("excusecut", "a Move excuses though it is cut itself", How::Moving),
+    ("movetwice", "a replay applies a Move that the checkpoint has", How::Moving),
+    ("movefolded", "a replay folds between a record and the Move of its data", How::Moving),
     ("grouponce", "a group snapshot counts once for a limit of several volumes", How::Policies),
 ];
 
@@ -78,7 +94,16 @@ fn run(name: &'static str, how: How, seed: u64) -> Result<(), String> {
     if matches!(how, How::Misreads) {
         pool.misread_openings(100_000);
     }
-    let mut engine = small_config(AckMode::Writethrough);
+    let moving = matches!(how, How::Moving);
+    let ack = if moving || matches!(how, How::Writeback) {
+        AckMode::Writeback
+    } else {
+        AckMode::Writethrough
+    };
+    let mut engine = small_config(ack);
+    if moving {
+        engine.layer_bytes = [64 << 10, 2000, 500][seed as usize % 3];
+    }
     if matches!(how, How::Watched) {
         // Seldom enough as it is, and this makes a run shorter.
         engine.slice = usize::MAX;
@@ -92,6 +117,11 @@ fn run(name: &'static str, how: How, seed: u64) -> Result<(), String> {
     let usual = HistoryConfig { engine, ..HistoryConfig::default() };
     let config = match how {
         How::Policies => usual.with_policies(),
+        How::Moving => HistoryConfig {
+            faults: Faults { data_error_ppm: 250_000, ..Faults::default() },
+            tolerance: Tolerance { io: true, no_space: true, corrupt: false },
+            ..usual
+        },
         How::LostCheckpoints => HistoryConfig { lose_checkpoints: true, ..usual },
         How::Watched => HistoryConfig { watch: true, ..usual },
         How::Rot => HistoryConfig { lose_checkpoints: seed % 2 == 1, rot: true, ..usual },
@@ -106,11 +136,15 @@ fn run(name: &'static str, how: How, seed: u64) -> Result<(), String> {
 /// Where the search begins, for those that take long to find.
 fn hint(name: &str) -> u64 {
     match name {
+        "excusecut" => 615,
         "grouponce" => 404,
+        "movefolded" => 80,
         "nochain" => 280,
         "nocursor" => 257,
         "nohoist" => 190,
         "noquarantine" => 60,
+        "readbehind" => 40,
+        "reuseflying" => 41,
         "reusenow" => 900,
         "reusepunched" => 1663,
         "trimstale" => 216,

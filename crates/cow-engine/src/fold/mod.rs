@@ -47,7 +47,7 @@ const EDQUOT: i32 = 122;
 /// Writes of a fold in flight; more than that and it waits.
 const MAX_WRITES: usize = 64;
 /// A write that found no room below is tried again after so many ticks.
-const STALL_TICKS: usize = 20;
+pub(crate) const STALL_TICKS: usize = 20;
 
 /// Additions to and removals from the image of one zone.
 #[derive(Default)]
@@ -161,6 +161,7 @@ pub(crate) async fn fold_if_writable(cx: &Cx) -> Result<(), Error> {
 /// Runs one fold from freeze to publication.
 pub(crate) async fn run(cx: &Cx, at: FoldAt) -> Result<(), Error> {
     let Some(mut fold) = Fold::freeze(cx, at)? else { return Ok(()) };
+    fold.take_layers().await?;
     fold.merge_all().await?;
     // No node may be spliced while something of its map waits to be counted.
     if fold.drain_detached().await? || mutant::is("walkdetached") {
@@ -201,18 +202,19 @@ impl Fold {
             return Ok(None);
         }
         let layers = Arc::new(std::mem::take(&mut pool.active));
-        pool.folding = Some(Arc::clone(&layers));
+        pool.moved_late = false;
         pool.shares.freeze();
         pool.since_freeze.clear();
         let reserved = layers.reserve_blocks() + pool.tree.pending_blocks();
         let free = pool.alloc.free_blocks() + set_aside;
         debug_assert!(free >= reserved, "{free} blocks are free, a fold may take {reserved} (I11)");
+        pool.folding = Some(layers);
         let fold = Self {
             cx: cx.clone(),
             cp_seq: pool.cp.seq + 1,
             pool_tag: pool.pool_tag,
             tree: pool.tree.clone(),
-            layers,
+            layers: Arc::default(),
             upto,
             tail,
             pool_blocks: pool.pool_blocks,
@@ -234,6 +236,22 @@ impl Fold {
         drop(core);
         crate::flush::emit_frames(cx);
         Ok(Some(fold))
+    }
+
+    /// Takes the frozen layers when all data that they name has landed: until then it may move, and
+    /// the layers with it.
+    async fn take_layers(&mut self) -> Result<(), Error> {
+        loop {
+            {
+                let mut core = self.cx.core();
+                let pool = core.writable()?;
+                if !pool.inflight.concerns(self.upto) || mutant::is("foldrush") {
+                    self.layers = pool.folding.clone().unwrap_or_default();
+                    return Ok(());
+                }
+            }
+            self.cx.wait(|core| &mut core.landing_wait).await;
+        }
     }
 
     /// It has gone through a node or a page.
@@ -371,10 +389,10 @@ pub(crate) async fn write_fixed(cx: &Cx, at: Phys, data: BufSlice, what: &str) {
 }
 
 /// A write waits for room below, until this is dropped.
-struct Stall(Cx);
+pub(crate) struct Stall(Cx);
 
 impl Stall {
-    fn begin(cx: &Cx) -> Self {
+    pub(crate) fn begin(cx: &Cx) -> Self {
         let mut core = cx.core();
         core.fold.stalled_writes += 1;
         // Who waits for this fold's space is told that there is none below.

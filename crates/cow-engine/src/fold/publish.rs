@@ -43,8 +43,14 @@ impl Fold {
         core.publications = publication;
         core.publish_views(&folded);
         core.roots_saved();
+        let oldest = core.pins.keys().next().copied().unwrap_or(publication);
+        let pool = core.pool()?;
+        pool.inflight.forget_moved(oldest);
+        // A `Move` after the freeze may name a block that this fold has freed: the checkpoint after
+        // the next one is the first that does not need that record.
+        let late = u64::from(pool.moved_late);
         if self.freed > 0 {
-            core.fold.batches.push_back((cp_seq, publication));
+            core.fold.batches.push_back((cp_seq + late, publication + late));
         }
         core.stats.folds += 1;
         core.stats.blocks_freed += self.freed;

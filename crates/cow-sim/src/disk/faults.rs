@@ -43,6 +43,8 @@ pub struct Faults {
     pub read_error_ppm: u32,
     /// Writes that fail; each of their blocks is then old, new or garbage.
     pub write_error_ppm: u32,
+    /// The same of writes of clients' data alone.
+    pub data_error_ppm: u32,
     /// Flushes that fail; what they covered may be lost, and no later flush covers it.
     pub flush_error_ppm: u32,
     /// Reads that give an older version or a flipped bit, unless they bypass the cache.
@@ -140,5 +142,10 @@ impl FaultState {
         ];
         let struck = ways.into_iter().find(|(ppm, _)| self.rng.chance_ppm(*ppm));
         struck.map_or(Landing::Right, |(_, landing)| landing)
+    }
+
+    /// Whether the write of clients' data that completes now fails.
+    pub(super) fn strikes_data(&mut self) -> Option<i32> {
+        self.rng.chance_ppm(self.plan.data_error_ppm).then_some(EIO)
     }
 }
