@@ -4,7 +4,8 @@ use crate::disk::SimDisk;
 use cow_check::{Blocks, Options, ReadError, Severity, Structure};
 use cow_format::{Buf, Phys};
 
-struct View<'a>(&'a SimDisk);
+/// A disk as the offline checker reads it.
+pub struct View<'a>(pub &'a SimDisk);
 
 impl Blocks for View<'_> {
     fn read(&mut self, at: Phys, blocks: usize) -> Result<Buf, ReadError> {

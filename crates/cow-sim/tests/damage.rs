@@ -2,12 +2,13 @@
 //! data, and what can no longer be known exactly is said not to be.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use cow_check::{Blocks, Options, ReadError, Severity, Structure};
+use cow_check::{Options, Severity, Structure};
 use cow_engine::{
     AckMode, Engine, Error, ExportId, NodeInfo, Op, PoolInfo, Reply, SetSize, SnapTarget,
 };
 use cow_format::blob::BlobKind;
-use cow_format::{BLOCK_SIZE, Buf, Phys};
+use cow_format::{BLOCK_SIZE, Buf};
+use cow_sim::checked::View;
 use cow_sim::disk::{Crash, SimDisk};
 use cow_sim::value::Page;
 use cow_sim::world::World;
@@ -123,22 +124,6 @@ impl Pool {
         let corrupt = report.findings.iter().filter(|f| f.severity == Severity::Corruption);
         let unknown: Vec<_> = corrupt.filter(|f| f.kind != Structure::KnownDamage).collect();
         assert!(unknown.is_empty(), "{unknown:?}");
-    }
-}
-
-struct View<'a>(&'a SimDisk);
-
-impl Blocks for View<'_> {
-    fn read(&mut self, at: Phys, blocks: usize) -> Result<Buf, ReadError> {
-        let mut buf = Buf::zeroed(blocks);
-        for i in 0..blocks {
-            buf.block_mut(i).copy_from_slice(&self.0.peek(at.0 + i as u64));
-        }
-        Ok(buf)
-    }
-
-    fn block_count(&self) -> u64 {
-        self.0.blocks()
     }
 }
 

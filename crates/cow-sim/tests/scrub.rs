@@ -2,12 +2,13 @@
 //! checker finds it by another way; and it goes on where it stopped.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use cow_check::{Blocks, Options, ReadError, Report, Severity, Structure};
+use cow_check::{Options, Report, Severity, Structure};
 use cow_engine::{
     AckMode, Config, Engine, Error, NewVolume, Op, Reply, ScrubCursor, ScrubFault, ScrubKind,
     ScrubStep, SnapOptions, SnapTarget,
 };
-use cow_format::{BLOCK_SIZE, Buf, Phys};
+use cow_format::{BLOCK_SIZE, Buf};
+use cow_sim::checked::View;
 use cow_sim::disk::{Crash, SimDisk};
 use cow_sim::rng::Rng;
 use cow_sim::world::World;
@@ -16,22 +17,6 @@ use std::collections::BTreeSet;
 
 const BLOCK: u64 = BLOCK_SIZE as u64;
 const MIB: u64 = 1 << 20;
-
-struct View<'a>(&'a SimDisk);
-
-impl Blocks for View<'_> {
-    fn read(&mut self, at: Phys, blocks: usize) -> Result<Buf, ReadError> {
-        let mut buf = Buf::zeroed(blocks);
-        for i in 0..blocks {
-            buf.block_mut(i).copy_from_slice(&self.0.peek(at.0 + i as u64));
-        }
-        Ok(buf)
-    }
-
-    fn block_count(&self) -> u64 {
-        self.0.blocks()
-    }
-}
 
 struct Pool(World<Engine>);
 
