@@ -64,6 +64,16 @@ impl Core {
         Ok(Target { node, volume, size_bytes: entry.size_bytes })
     }
 
+    /// Lets `export` go on as if there had been no rollback: a fault to plant.
+    pub(crate) fn unfence(&mut self, export: ExportId) {
+        let Some(volume) = self.exports.get(&export).map(|export| export.volume) else { return };
+        let head = self.pool.as_ref().and_then(|pool| pool.tree.node(pool.head(volume)?));
+        let Some(rollback_gen) = head.map(|node| node.entry.rollback_gen) else { return };
+        if let Some(export) = self.exports.get_mut(&export) {
+            export.rollback_gen = rollback_gen;
+        }
+    }
+
     /// How many exports read and write a snapshot or, without one, the volume itself. One that
     /// was fenced by a rollback is nobody's any more.
     pub(crate) fn users(&self, volume: VolumeId, snapshot: Option<NodeId>) -> (u32, u32) {

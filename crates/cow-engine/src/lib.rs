@@ -113,6 +113,9 @@ pub struct Config {
     pub wall_ns: u64,
     /// Where the memory of device operations comes from.
     pub buffers: BufPool,
+    /// Tasks that can go on go on in an order that this seed chooses; 0: in the order in which they
+    /// were woken. No task may rely on either, so a simulator tries others.
+    pub task_order: u64,
 }
 
 impl Default for Config {
@@ -131,6 +134,7 @@ impl Default for Config {
             sparse: true,
             wall_ns: 0,
             buffers: BufPool::default(),
+            task_order: 0,
         }
     }
 }
@@ -147,8 +151,8 @@ pub struct Engine {
 impl Engine {
     /// An engine that has done nothing yet; the first event must be [`Op::Open`].
     pub fn new(config: Config) -> Self {
-        let cx = Cx(Rc::new(RefCell::new(Core::new(config))));
-        Self { cx, tasks: Tasks::default() }
+        let tasks = Tasks::new(config.task_order);
+        Self { cx: Cx(Rc::new(RefCell::new(Core::new(config)))), tasks }
     }
 
     /// Takes one event; what is to be done is appended to `actions`.

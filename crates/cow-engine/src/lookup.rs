@@ -7,7 +7,7 @@ use crate::task::Cx;
 use cow_extent::Probe;
 use cow_format::entry::Root;
 use cow_format::mapnode::{FANOUT_BITS, MapNode, NodePlace, Slot, span_blocks};
-use cow_format::{FamilyId, FormatError, Lba, NodeId};
+use cow_format::{FamilyId, FormatError, Lba, NodeId, mutant};
 use std::sync::Arc;
 
 /// Where a block is.
@@ -42,8 +42,10 @@ impl Pool {
     /// What the layers say of `lba` as seen by `node`; `None` when the map must be asked. `chain`
     /// is from [`Pool::layer_chain`].
     pub(crate) fn probe(&self, chain: &[NodeId], lba: Lba) -> Option<Mapping> {
+        let active =
+            Some(&self.active).filter(|_| self.folding.is_none() || !mutant::is("foldblind"));
         for &node in chain {
-            for layers in [Some(&self.active), self.folding.as_deref()].into_iter().flatten() {
+            for layers in [active, self.folding.as_deref()].into_iter().flatten() {
                 match layers.probe(node, lba) {
                     Probe::Mapped(phys, crc) => return Some(Mapping::At(phys, crc)),
                     Probe::Hole => return Some(Mapping::Hole),

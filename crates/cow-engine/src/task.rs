@@ -212,9 +212,15 @@ fn ready<T>(poll: Poll<T>) -> Option<T> {
 pub(crate) struct Tasks {
     slots: Vec<Option<BoxTask>>,
     free: Vec<TaskId>,
+    /// See `Config::task_order`.
+    order: u64,
 }
 
 impl Tasks {
+    pub(crate) fn new(order: u64) -> Self {
+        Self { order, ..Self::default() }
+    }
+
     /// Runs every task that can go on, and those that these spawn, until all of them wait.
     pub(crate) fn run(&mut self, cx: &Cx) {
         loop {
@@ -233,9 +239,22 @@ impl Tasks {
             if ready.is_empty() {
                 return;
             }
+            if self.order != 0 {
+                self.shuffle(&mut ready);
+            }
             for id in ready {
                 self.poll(cx, id);
             }
+        }
+    }
+
+    /// Fisher and Yates, with numbers of a xorshift generator.
+    fn shuffle(&mut self, ready: &mut [TaskId]) {
+        for last in (1..ready.len()).rev() {
+            self.order ^= self.order << 13;
+            self.order ^= self.order >> 7;
+            self.order ^= self.order << 17;
+            ready.swap(last, (self.order % (last as u64 + 1)) as usize);
         }
     }
 

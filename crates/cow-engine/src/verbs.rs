@@ -14,10 +14,11 @@ use crate::space::Tier;
 use crate::space_wait::{Lack, Wait};
 use crate::task::Cx;
 use cow_format::entry::NodeKind;
-use cow_format::record::{PropChange, Record, Replaced};
+use cow_format::record::{PropChange, Record, Replaced, RollbackMember};
 use cow_format::{BLOCK_SIZE, FrameSeq, Lba, NodeId, VolumeId};
 use cow_journal::Reserve;
 use cow_snaptree::{Tree, TreeError, check_targets};
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 
 /// Layers on a path that an early fold is asked for at, and that the next snapshot waits at.
@@ -167,7 +168,7 @@ pub(crate) async fn create_volumes(
     edits: Vec<PropEdit>,
 ) -> OpResult {
     let blocks = 6 + 2 * volumes.len() + 2 * edits.len();
-    commit(cx, Some(blocks as u64), Reserve::Normal, &|core| {
+    let records = commit(cx, Some(blocks as u64), Reserve::Normal, &|core| {
         let wall_ns = core.wall_ns;
         let tree = tree(core)?;
         let mut records = tree.plan_edits(&edits)?;
@@ -175,8 +176,17 @@ pub(crate) async fn create_volumes(
         Ok(records)
     })
     .await?;
-    let nodes = volumes.iter().map(|new| resolve(cx, &new.name)).collect::<Result<_, _>>()?;
+    let nodes = records.iter().filter_map(new_head).collect();
     Ok(Reply::Nodes(nodes))
+}
+
+/// The head of the volume that a record makes. Names are no way to find it: by the time the record is
+/// durable somebody may have deleted what it made, and made another of that name.
+fn new_head(record: &Record) -> Option<NodeId> {
+    match record {
+        Record::VolCreate { node, .. } | Record::Clone { node, .. } => Some(*node),
+        _ => None,
+    }
 }
 
 pub(crate) async fn snapshot(cx: &Cx, targets: Vec<SnapTarget>, options: SnapOptions) -> OpResult {
@@ -197,19 +207,22 @@ pub(crate) async fn snapshot(cx: &Cx, targets: Vec<SnapTarget>, options: SnapOpt
         ungrouped: limits.pool,
     };
     let blocks = 8 + 2 * targets.len() + 2 * edits.len();
+    let nodes = RefCell::new(Vec::new());
     commit(cx, Some(blocks as u64), Reserve::Normal, &|core| {
         let wall_ns = core.wall_ns;
         let tree = tree(core)?;
         let mut records = tree.plan_edits(&edits)?;
         records.extend(tree.plan_snapshot(&names, &options, wall_ns)?);
+        // As for `new_head`. The heads of this moment become the snapshots.
+        nodes.replace(names.iter().filter_map(|(volume, _)| head_of(tree, volume)).collect());
         Ok(records)
     })
     .await?;
-    let nodes = targets
-        .iter()
-        .map(|t| resolve(cx, &format!("{}@{}", t.volume, t.snapshot)))
-        .collect::<Result<_, _>>()?;
-    Ok(Reply::Nodes(nodes))
+    Ok(Reply::Nodes(nodes.into_inner()))
+}
+
+fn head_of(tree: &Tree, volume: &str) -> Option<NodeId> {
+    tree.head(tree.volume_by_name(volume)?)
 }
 
 /// Whose limits cannot be read.
@@ -274,7 +287,8 @@ pub(crate) async fn rollback(
     for (volume, _) in &names {
         wait_for_depth(cx, volume).await?;
     }
-    let records = commit(cx, None, Reserve::Privileged, &|core| {
+    let kept = RefCell::new(Vec::new());
+    commit(cx, None, Reserve::Privileged, &|core| {
         let wall_ns = core.wall_ns;
         for (volume, _) in &names {
             refuse_writers(core, volume, force)?;
@@ -283,22 +297,26 @@ pub(crate) async fn rollback(
         let unchanged = |head| pool.is_unchanged(head);
         let mut records = pool.tree.plan_edits(&edits)?;
         records.extend(pool.tree.plan_rollback(&names, discard_current, wall_ns, unchanged)?);
+        kept.replace(kept_by(&pool.tree, &records));
         Ok(spare_open_nodes(core, records))
     })
     .await?;
-    rolled_back(cx, &records)
+    Ok(rolled_back(cx, kept.into_inner()))
 }
 
 pub(crate) async fn undo(cx: &Cx, volume: String, force: bool) -> OpResult {
     wait_for_depth(cx, &volume).await?;
-    let records = commit(cx, None, Reserve::Privileged, &|core| {
+    let kept = RefCell::new(Vec::new());
+    commit(cx, None, Reserve::Privileged, &|core| {
         let wall_ns = core.wall_ns;
         refuse_writers(core, &volume, force)?;
-        let records = tree(core)?.plan_undo(&volume, wall_ns)?;
+        let tree = tree(core)?;
+        let records = tree.plan_undo(&volume, wall_ns)?;
+        kept.replace(kept_by(tree, &records));
         Ok(spare_open_nodes(core, records))
     })
     .await?;
-    rolled_back(cx, &records)
+    Ok(rolled_back(cx, kept.into_inner()))
 }
 
 /// Old undo snapshots that a client reads are not deleted on the way.
@@ -325,25 +343,25 @@ fn refuse_writers(core: &mut Core, volume: &str, force: bool) -> Result<(), Tree
     Ok(())
 }
 
-fn rolled_back(cx: &Cx, records: &[Record]) -> OpResult {
-    let mut core = cx.core();
+fn rolled_back(cx: &Cx, kept: Vec<Option<(String, NodeId)>>) -> Reply {
     // From here on older exports are stale; who waits for a lock or for space learns it.
-    core.notify(|core| &mut core.lock_wait);
-    let pool = core.pool()?;
-    let mut kept = Vec::new();
-    for record in records {
-        let Record::Rollback { members, .. } = record else { continue };
-        for member in members {
-            let Replaced::Kept { name, .. } = &member.replaced else {
-                kept.push(None);
-                continue;
-            };
-            let node = pool.tree.snapshot_by_name(member.volume, name);
-            let full = node.and_then(|node| pool.tree.full_name(node)).zip(node);
-            kept.push(full);
-        }
-    }
-    Ok(Reply::RolledBack(kept))
+    cx.core().notify(|core| &mut core.lock_wait);
+    Reply::RolledBack(kept)
+}
+
+/// The snapshots that keep what these records replace in `tree`. As for `new_head`, before anybody can delete
+/// them: the heads of this moment become those.
+fn kept_by(tree: &Tree, records: &[Record]) -> Vec<Option<(String, NodeId)>> {
+    let members = records.iter().filter_map(|record| match record {
+        Record::Rollback { members, .. } => Some(members),
+        _ => None,
+    });
+    let kept = |member: &RollbackMember| {
+        let Replaced::Kept { name, .. } = &member.replaced else { return None };
+        let head = tree.head(member.volume)?;
+        Some((format!("{}@{name}", tree.full_name(head)?), head))
+    };
+    members.flatten().map(kept).collect()
 }
 
 pub(crate) async fn clone(
@@ -353,13 +371,14 @@ pub(crate) async fn clone(
     props: Vec<(String, String)>,
 ) -> OpResult {
     wait_for_depth(cx, &format!("{}@{}", source.volume, source.snapshot)).await?;
-    commit(cx, Some(8), Reserve::Normal, &|core| {
+    let records = commit(cx, Some(8), Reserve::Normal, &|core| {
         let wall_ns = core.wall_ns;
         let from = (source.volume.as_str(), source.snapshot.as_str());
         tree(core)?.plan_clone(from, &name, &props, wall_ns)
     })
     .await?;
-    resolve(cx, &name).map(Reply::Node)
+    let node = records.iter().find_map(new_head);
+    node.map(Reply::Node).ok_or(Error::NotFound(name))
 }
 
 pub(crate) async fn delete(

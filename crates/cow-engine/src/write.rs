@@ -17,7 +17,7 @@ use crate::reserve::Need;
 use crate::space::Tier;
 use crate::task::Cx;
 use cow_format::record::Record;
-use cow_format::{BLOCK_SIZE, Buf, FrameSeq, Lba, VolumeId, checksum};
+use cow_format::{BLOCK_SIZE, Buf, FrameSeq, Lba, VolumeId, checksum, mutant};
 use cow_journal::Reserve;
 use std::sync::Arc;
 
@@ -258,6 +258,9 @@ pub(crate) async fn sequence_write(
     loop {
         let waits_for_data = {
             let mut core = cx.core();
+            if mutant::is("latefence") {
+                core.unfence(export);
+            }
             // A rollback since: the write would mix into the restored volume. A resize since: it
             // would lie behind the end, and come back when the volume grows.
             let target = core.target(export, true)?;

@@ -19,6 +19,7 @@ pub use crash::Crash;
 pub use faults::{Class, Faults, NthFault};
 
 use crate::rng::Rng;
+use crate::sector::{GARBAGE, token_of};
 use crate::value::{Page, Value};
 use below::Below;
 use cow_engine::mkfs::Mkfs;
@@ -492,7 +493,10 @@ impl SimDisk {
 
 /// Whether these are blocks of a volume, and nothing that the engine makes itself.
 fn holds_data(pages: &[Arc<Page>]) -> bool {
-    pages.first().is_some_and(|page| matches!(Value::of(page), Value::Token(_)))
+    let sector_tells = |sector| !matches!(token_of(sector), 0 | GARBAGE);
+    pages.first().is_some_and(|page| {
+        matches!(Value::of(page), Value::Token(_)) || page.chunks(SECTOR).any(sector_tells)
+    })
 }
 
 impl Kind {

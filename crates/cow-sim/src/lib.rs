@@ -9,6 +9,8 @@
 //! * [`cmd`], [`model`], [`oracle`]: what clients ask, what they may see, and the judge.
 //! * [`sim`]: clients, machine and judge together; [`history`]: random runs of it;
 //!   [`explore`]: crashes at every device operation of a script; [`scripts`]: those.
+//! * [`sector`]: bytes that say which write they come from.
+//! * [`linear`]: whether a recorded history of concurrent clients is linearizable.
 //! * [`checked`]: what the offline checker says of a disk.
 //! * [`leftovers`]: memory that is not clean.
 //! * [`lose`]: the newest checkpoint goes bad.
@@ -27,12 +29,14 @@ pub mod fake;
 pub mod history;
 pub mod in_use;
 pub mod leftovers;
+pub mod linear;
 pub mod lose;
 pub mod model;
 pub mod oracle;
 pub mod rng;
 pub mod run;
 pub mod scripts;
+pub mod sector;
 pub mod sim;
 pub mod swarm;
 pub mod value;
