@@ -92,21 +92,29 @@ fn without_unseen(call: Call, seen: &BTreeSet<Node>) -> Call {
 /// all orders of that.
 fn kept(ops: &[Op]) -> BTreeMap<usize, Vec<(Cell, Token)>> {
     let mut kept: BTreeMap<usize, Vec<(Cell, Token)>> = BTreeMap::new();
-    let of = |node, which: fn(&Call) -> bool| {
-        (0..ops.len()).filter(move |&i| which(&ops[i].call) && ops[i].call.seen() == Some(node))
+    let makes = |op: &Op, node: Node| match op.call {
+        Call::Snapshot(volume, snap) => node == Node::Snap(volume, snap),
+        Call::Rollback { volume, undo, .. } => undo.is_some_and(|u| node == Node::Snap(volume, u)),
+        _ => false,
     };
-    for read in ops {
+    let deletes = |op: &Op, node: Node| match op.call {
+        Call::Delete(volume, snap) => node == Node::Snap(volume, snap),
+        _ => false,
+    };
+    for read in ops.iter().filter(|op| op.answered.is_some()) {
         let Call::Read { node: node @ Node::Snap(..), cells, .. } = &read.call else { continue };
-        let takes = of(*node, |call| matches!(call, Call::Snapshot(..)));
+        let takes = (0..ops.len()).filter(|&i| makes(&ops[i], *node));
         let mut possible = takes.filter(|&take| {
-            let is_gone = |delete: usize| {
-                ops[take].answered.is_some_and(|taken| ops[delete].asked > taken)
-                    && ops[delete].answered.is_some_and(|deleted| deleted < read.asked)
+            let is_gone = |delete: &Op| {
+                ops[take].answered.is_some_and(|taken| delete.asked > taken)
+                    && delete.answered.is_some_and(|deleted| deleted < read.asked)
             };
-            read.answered.is_none_or(|answered| ops[take].asked < answered)
-                && !of(*node, |call| matches!(call, Call::Delete(..))).any(is_gone)
+            read.answered.is_none_or(|answered| ops[take].asked <= answered)
+                && !ops.iter().filter(|op| deletes(op, *node)).any(is_gone)
         });
-        if let (Some(only), None) = (possible.next(), possible.next()) {
+        if let (Some(only), None) = (possible.next(), possible.next())
+            && matches!(ops[only].call, Call::Snapshot(..))
+        {
             kept.entry(only).or_default().extend(cells);
         }
     }
