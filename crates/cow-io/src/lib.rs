@@ -53,6 +53,7 @@ mod notify;
 mod op;
 mod open;
 mod pool;
+mod primitives;
 mod request;
 mod sync;
 mod sys;

@@ -6,12 +6,12 @@
 use crate::blocking;
 use crate::image::Image;
 use crate::op::Op;
+use crate::primitives::{Builder, Condvar, JoinHandle, Mutex, MutexGuard, PoisonError};
 use crate::request::IoDone;
 use crate::sys;
 use std::collections::VecDeque;
 use std::io;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::sync::Arc;
 
 /// Where completions go; called by the workers.
 pub(crate) type Deliver = dyn Fn(IoDone) + Send + Sync;
@@ -63,7 +63,7 @@ impl Pool {
         let mut pool = Self { shared, workers: Vec::with_capacity(threads) };
         for index in 0..threads {
             let shared = pool.shared.clone();
-            let builder = thread::Builder::new().name(format!("cow-io-{index}"));
+            let builder = Builder::new().name(format!("cow-io-{index}"));
             pool.workers.push(builder.spawn(move || {
                 sys::block_signals();
                 while let Some(op) = shared.next() {

@@ -7,10 +7,11 @@ use crate::image::Image;
 use crate::notify::{Mailbox, Notifier};
 use crate::op::Op;
 use crate::pool::Pool;
+use crate::primitives::PoisonError;
 use crate::request::{IoDone, IoRequest};
 use cow_format::BufPool;
 use std::io;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// The thread-pool driver.

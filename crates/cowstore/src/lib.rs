@@ -93,6 +93,7 @@ pub mod runtime;
 mod scrub;
 mod scrub_page;
 mod source;
+mod sync;
 #[allow(unsafe_code)] // system calls
 mod sys;
 #[cfg(test)]

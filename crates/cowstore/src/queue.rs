@@ -7,9 +7,10 @@
 use crate::completion::{Completion, Inbox, Outcome};
 use crate::error::{Error, closed};
 use crate::source::Source;
+use crate::sync::Mutex;
 use cow_engine::Op;
+use cow_format::mutant;
 use cow_io::Notifier;
-use parking_lot::Mutex;
 
 /// An operation on its way.
 pub(crate) struct Submission {
@@ -53,7 +54,7 @@ impl Queue {
         state.waiting.push(Submission { op, completion });
         let wake = std::mem::replace(&mut state.sleeping, false);
         drop(state);
-        if wake {
+        if wake && !mutant::is("nowake") {
             self.notifier.notify();
         }
     }
@@ -103,7 +104,7 @@ impl Queue {
     pub(crate) fn prepare_sleep(&self) -> bool {
         let mut state = self.state.lock();
         let nothing = state.waiting.is_empty() && state.sources.is_empty();
-        state.sleeping = nothing && !state.stop;
+        state.sleeping = (nothing || mutant::is("sleepblind")) && !state.stop;
         state.sleeping
     }
 
@@ -112,7 +113,8 @@ impl Queue {
         let mut state = self.state.lock();
         state.dead.get_or_insert_with(|| error.clone());
         state.closing = false;
-        let waiting = std::mem::take(&mut state.waiting);
+        let waiting =
+            if mutant::is("forgetful") { Vec::new() } else { std::mem::take(&mut state.waiting) };
         let sources = std::mem::take(&mut state.sources);
         drop(state);
         for source in sources {

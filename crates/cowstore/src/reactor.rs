@@ -19,13 +19,13 @@ use crate::pace::Pace;
 use crate::queue::{Queue, Submission};
 use crate::runtime::Registration;
 use crate::source::{Source, Sources};
+use crate::sync::yield_now;
 use cow_engine::{Action, Engine, Event, EventKind, IoFailure, IoId, Op, OpId, PoolEvent, Reply};
 use cow_io::{Driver, IoDone, IoOp, IoRequest};
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// How often the engine hears of time while it wants to.
@@ -224,7 +224,7 @@ impl<'a, M: Machine> Reactor<'a, M> {
                 !busy && !self.desk.sources.is_empty() && self.linger.stays(Instant::now());
             if lingers {
                 // Whoever else wants the processor, among them those whom it waits for.
-                thread::yield_now();
+                yield_now();
             }
             let sleeps = !busy && !lingers && self.desk.queue.prepare_sleep();
             let timeout = if sleeps { timeout } else { Some(Duration::ZERO) };
