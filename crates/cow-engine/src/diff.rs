@@ -287,8 +287,13 @@ impl Diff {
             let block = first + slot as u64;
             (self.range.0..self.range.1).contains(&block)
         };
-        let mut changed: Vec<bool> =
-            a.iter().zip(b).enumerate().map(|(slot, (a, b))| a != b && looked_at(slot)).collect();
+        let sees = |b: &Mapping| *b != Mapping::Hole || !mutant::is("holeless");
+        let mut changed: Vec<bool> = a
+            .iter()
+            .zip(b)
+            .enumerate()
+            .map(|(slot, (a, b))| a != b && sees(b) && looked_at(slot))
+            .collect();
         if self.exact && changed.contains(&true) {
             self.compare_bytes(first, a, b, &mut changed).await?;
         }

@@ -10,7 +10,7 @@ use crate::error::{Error, SpaceKind};
 use crate::task::Cx;
 use cow_alloc::{AllocError, Stream};
 use cow_format::geometry::ZONE_BLOCKS;
-use cow_format::{BLOCK_SIZE, Phys, VolumeId};
+use cow_format::{BLOCK_SIZE, Phys, VolumeId, mutant};
 
 const MIB_BLOCKS: u64 = (1 << 20) / BLOCK_SIZE as u64;
 /// A margin: nothing is known to need it.
@@ -38,7 +38,7 @@ impl Core {
     }
 
     fn reserve_blocks(&self) -> u64 {
-        let Some(pool) = &self.pool else { return 0 };
+        let Some(pool) = self.pool.as_ref().filter(|_| !mutant::is("noreserve")) else { return 0 };
         let folding = pool.folding.as_ref().map_or(0, |layers| layers.reserve_blocks());
         let waiting = pool.active.reserve_blocks() + pool.tree.pending_blocks() + pool.promised;
         waiting + folding + self.fold.splice_blocks + FOLD_BASE

@@ -15,7 +15,7 @@ use crate::space_wait::{Lack, Wait};
 use crate::task::Cx;
 use cow_format::entry::NodeKind;
 use cow_format::record::{PropChange, Record, Replaced, RollbackMember};
-use cow_format::{BLOCK_SIZE, FrameSeq, Lba, NodeId, VolumeId};
+use cow_format::{BLOCK_SIZE, FrameSeq, Lba, NodeId, VolumeId, mutant};
 use cow_journal::Reserve;
 use cow_snaptree::{Tree, TreeError, check_targets};
 use std::cell::RefCell;
@@ -530,10 +530,10 @@ pub(crate) async fn grow_pool(cx: &Cx, blocks: u64) -> OpResult {
             return Err(Error::Limit(format!("this pool can grow to {bytes} bytes")));
         }
     }
-    cx.grow(blocks).await.map_err(|failure| match failure.errno {
-        28 | 122 => Error::NoSpace(SpaceKind::Below),
-        errno => Error::Io { errno, op: "growing the pool", offset: 0 },
-    })?;
+    let late = mutant::is("growlate");
+    if !late {
+        grow_below(cx, blocks).await?;
+    }
     let seq = loop {
         // Not while a fold runs: its checkpoint describes the zones as they were.
         while cx.core().fold.running {
@@ -545,8 +545,18 @@ pub(crate) async fn grow_pool(cx: &Cx, blocks: u64) -> OpResult {
         fold_now(cx).await?;
     };
     flush_to(cx, seq).await?;
+    if late {
+        grow_below(cx, blocks).await?;
+    }
     fold_now(cx).await?;
     Ok(Reply::Done)
+}
+
+async fn grow_below(cx: &Cx, blocks: u64) -> Result<(), Error> {
+    cx.grow(blocks).await.map_err(|failure| match failure.errno {
+        28 | 122 => Error::NoSpace(SpaceKind::Below),
+        errno => Error::Io { errno, op: "growing the pool", offset: 0 },
+    })
 }
 
 /// Sequences a growth and applies it; `None` while the journal has no room.

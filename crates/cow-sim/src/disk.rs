@@ -191,6 +191,12 @@ impl SimDisk {
         self.in_flight.len()
     }
 
+    /// What is in flight, oldest first: class, first block and length.
+    #[must_use]
+    pub fn ops_in_flight(&self) -> Vec<(Class, u64, u64)> {
+        self.in_flight.iter().map(|op| (op.kind.class(), op.at, op.blocks)).collect()
+    }
+
     /// First block and length of each write or discard in flight.
     pub fn writes_in_flight(&self) -> impl Iterator<Item = (u64, u64)> {
         let writes = self

@@ -177,8 +177,7 @@ impl<M: Machine> World<M> {
         let count = self.disk.in_flight();
         if self.machine.is_paused() && (count == 0 || self.rng.one_in(2)) {
             self.idle = 0;
-            self.resumed += 1;
-            self.step(Event::Resume);
+            self.resume();
             return Ok(());
         }
         if count == 0 || self.rng.one_in(24) {
@@ -195,6 +194,19 @@ impl<M: Machine> World<M> {
         let event = self.disk.complete(index);
         self.step(event);
         Ok(())
+    }
+
+    /// Completes operation `index` of those in flight (0 is the oldest).
+    pub fn complete(&mut self, index: usize) {
+        self.now_ns += 50_000;
+        let event = self.disk.complete(index);
+        self.step(event);
+    }
+
+    /// Lets what has stopped for the sake of others go on.
+    pub fn resume(&mut self) {
+        self.resumed += 1;
+        self.step(Event::Resume);
     }
 
     fn tick(&mut self, in_flight: usize) -> Result<(), String> {

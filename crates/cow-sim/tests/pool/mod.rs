@@ -8,7 +8,7 @@ use cow_engine::{
 use cow_format::Buf;
 use cow_format::entry::NodeKind;
 use cow_sim::checked::check_disk;
-use cow_sim::disk::Crash;
+use cow_sim::disk::{Crash, SimDisk};
 use cow_sim::world::World;
 use cow_sim::{PoolOptions, format, small_config};
 use std::collections::BTreeSet;
@@ -35,6 +35,11 @@ impl Pool {
         let mut pool = Self { world: World::new(format(&options), &config, 1), config };
         pool.must(Op::Open { read_only: false });
         pool
+    }
+
+    /// On a disk that has one, which is not open yet.
+    pub fn on(disk: SimDisk, config: Config) -> Self {
+        Self { world: World::new(disk, &config, 1), config }
     }
 
     pub fn ask(&mut self, op: Op) -> Result<Reply, Error> {
