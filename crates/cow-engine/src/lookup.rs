@@ -44,8 +44,12 @@ impl Pool {
     pub(crate) fn probe(&self, chain: &[NodeId], lba: Lba) -> Option<Mapping> {
         let active =
             Some(&self.active).filter(|_| self.folding.is_none() || !mutant::is("foldblind"));
+        let mut both = [active, self.folding.as_deref()];
+        if mutant::is("oldlayer") {
+            both.reverse();
+        }
         for &node in chain {
-            for layers in [active, self.folding.as_deref()].into_iter().flatten() {
+            for layers in both.into_iter().flatten() {
                 match layers.probe(node, lba) {
                     Probe::Mapped(phys, crc) => return Some(Mapping::At(phys, crc)),
                     Probe::Hole => return Some(Mapping::Hole),

@@ -34,7 +34,7 @@ use cow_format::checkpoint::JournalPos;
 use cow_format::frame::Frame;
 use cow_format::record::Record;
 use cow_format::superblock::{Fence, Superblock};
-use cow_format::{Buf, FrameSeq, Phys};
+use cow_format::{Buf, FrameSeq, Phys, mutant};
 use cow_journal::{EndReason, JournalWriter, Ring, Scanner, Step};
 use std::collections::{BTreeSet, HashMap};
 
@@ -46,7 +46,7 @@ pub(crate) async fn open(cx: &Cx, read_only: bool) -> Result<(), Error> {
     if cx.core().pool.is_some() {
         return Err(Error::Invalid("the pool is open already".into()));
     }
-    if !read_only {
+    if !read_only && !mutant::is("noopenflush") {
         // What a killed process wrote is perhaps only in a cache. It must be durable before it is
         // verified: else the fence could outlive the data that it vouches for.
         superblock::flush(cx).await?;
@@ -56,7 +56,7 @@ pub(crate) async fn open(cx: &Cx, read_only: bool) -> Result<(), Error> {
     let (found_seq, fallback_tail) =
         (found.cp.seq, found.previous.as_ref().map_or(found.cp.tail, |cp| cp.tail));
     let (ring, pool_tag) = (read.ring, read.pool_tag);
-    if !read_only {
+    if !read_only || mutant::is("rofence") {
         superblock::fence(cx, &mut sb, accepted, fallback_tail).await?;
     }
     let last = FrameSeq(accepted.seq.0 - 1);
@@ -286,7 +286,7 @@ impl<'a> Accepted<'a> {
             let found = cow_journal::records_of(&frame)
                 .map_err(|e| Error::Corrupt(format!("frame {}: {e}", frame.seq)))?;
             records.extend(found);
-            if frame.flags & cow_format::frame::FLAG_MORE == 0 {
+            if frame.flags & cow_format::frame::FLAG_MORE == 0 || mutant::is("grouppart") {
                 return Ok(Some((records, frame.seq, after)));
             }
         }
@@ -351,6 +351,9 @@ impl Core {
     /// Applies a record that is in the journal already.
     fn replay_record(&mut self, record: &Record, frame: FrameSeq) -> Result<(), Error> {
         let pool = self.pool()?;
+        if matches!(record, Record::Hold { set: false, .. }) && mutant::is("releaselost") {
+            return Ok(());
+        }
         if is_map_record(record) {
             pool.apply_map(record);
         } else {

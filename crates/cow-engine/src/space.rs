@@ -127,7 +127,8 @@ impl Core {
     /// Lets quarantined blocks go that neither the fallback checkpoint nor a reader needs: they are
     /// given back to the layer below first, if there is time for that.
     pub(crate) fn release_quarantine(&mut self) {
-        let oldest = self.pins.keys().next().copied().unwrap_or(u64::MAX);
+        let pinned = self.pins.keys().next().copied().filter(|_| !mutant::is("unpinned"));
+        let oldest = pinned.unwrap_or(u64::MAX);
         let punch = self.has_time_to_punch();
         let Some(pool) = &mut self.pool else { return };
         let batches = &mut self.fold.batches;

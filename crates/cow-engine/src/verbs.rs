@@ -113,6 +113,9 @@ pub(crate) async fn commit(
     };
     drop(promise);
     flush_to(cx, seq).await?;
+    if mutant::is("twoflushes") {
+        let _ = cx.device_flush().await;
+    }
     Ok(records)
 }
 
@@ -409,7 +412,8 @@ pub(crate) async fn delete(
     if dry_run {
         plan(&mut cx.core())?;
     } else {
-        commit(cx, None, Reserve::Privileged, &plan).await?;
+        let blocks = mutant::is("deletemeta").then_some(8);
+        commit(cx, blocks, Reserve::Privileged, &plan).await?;
         cx.core().fold.soon = true;
     }
     Ok(Reply::Deleted(size))
@@ -426,7 +430,7 @@ fn refuse_users(core: &mut Core, ids: &[NodeId]) -> Result<(), TreeError> {
             continue;
         };
         let (readers, writers) = core.users(volume, (!is_head).then_some(id));
-        if readers + writers > 0 {
+        if readers + writers > 0 && !mutant::is("deleteopen") {
             let name = tree(core)?.full_name(id).unwrap_or_default();
             let users = readers + writers;
             return Err(TreeError::Busy(format!("{name} is open by {users} client(s)")));

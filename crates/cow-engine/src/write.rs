@@ -208,6 +208,11 @@ pub(crate) async fn write_parts(
             }
         }
     }
+    if mutant::is("firstcopy") && !cx.core().pool()?.has_layer(target.node) {
+        for (lba, blocks) in &places {
+            read_blocks(cx, target, *lba, *blocks as usize).await?;
+        }
+    }
     let tier = if places.is_empty() { Tier::Discard } else { Tier::Data };
     let blocks: u64 = places.iter().map(|(_, blocks)| blocks).sum();
     let map = {

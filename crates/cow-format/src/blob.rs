@@ -9,7 +9,7 @@
 
 use crate::checksum::{Salt, salted};
 use crate::wire::{Malformed, Reader, Writer};
-use crate::{BLOCK_SIZE, Buf, FormatError, NodeId, Phys};
+use crate::{BLOCK_SIZE, Buf, FormatError, NodeId, Phys, mutant};
 
 const MAGIC: u32 = u32::from_le_bytes(*b"CBLB");
 const HEADER_LEN: usize = 64;
@@ -120,7 +120,8 @@ pub fn decode_block(
     if magic != MAGIC {
         return Err(FormatError::Magic { what, at: phys });
     }
-    if crc != want_crc || crc != block_crc(block, pool_tag, phys) {
+    let is_whole = crc == want_crc && crc == block_crc(block, pool_tag, phys);
+    if !is_whole && !mutant::is("blobblind") {
         return Err(FormatError::Checksum { what, at: phys });
     }
     if found_kind != kind as u32 || found_node != node.0 || self_phys != phys.0 {

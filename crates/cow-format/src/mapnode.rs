@@ -17,7 +17,7 @@
 //! Level 0 is a leaf, whose slots are data blocks; a node of level `n` spans 256^(n+1) blocks.
 
 use crate::checksum::{Salt, salted};
-use crate::{BLOCK_SIZE, Buf, BufPool, FamilyId, FormatError, Gen, Phys};
+use crate::{BLOCK_SIZE, Buf, BufPool, FamilyId, FormatError, Gen, Phys, mutant};
 use bytemuck::{Pod, Zeroable};
 
 pub use crate::units::FANOUT_BITS;
@@ -214,7 +214,8 @@ impl MapNode {
         if header.magic != MAGIC {
             return Err(FormatError::Magic { what, at });
         }
-        if node_crc(bytes, place.pool_tag, at) != header.crc || header.crc != place.crc {
+        let is_whole = node_crc(bytes, place.pool_tag, at) == header.crc && header.crc == place.crc;
+        if !is_whole && !mutant::is("nodeblind") {
             return Err(FormatError::Checksum { what, at });
         }
         let identity = |field| Err(FormatError::Identity { what, at, field });

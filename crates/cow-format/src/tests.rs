@@ -346,7 +346,7 @@ fn every_slot_has_an_entry_and_an_overflow_entry_of_its_own() {
 }
 
 #[test]
-fn blob_chain_round_trip() {
+fn blob_chain_round_trip_and_every_bit() {
     let payload: Vec<u8> = (0..10_000u32).map(|i| i as u8).collect();
     let blocks = [Phys(5), Phys(9), Phys(7)];
     let (parts, reference) =
@@ -357,6 +357,12 @@ fn blob_chain_round_trip() {
         let (_, buf) = parts.iter().find(|(phys, _)| *phys == at.0).unwrap();
         let block = blob::decode_block(buf, blob::BlobKind::Row, NodeId(3), 1, at).unwrap();
         assert!(blob::decode_block(buf, blob::BlobKind::Props, NodeId(3), 1, at).is_err());
+        for bit in 0..BLOCK_SIZE * 8 {
+            let mut bad = buf.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            let read = blob::decode_block(&bad, blob::BlobKind::Row, NodeId(3), 1, at);
+            assert!(read.is_err(), "bit {bit}");
+        }
         out.extend(block.payload);
         at = block.next;
     }

@@ -30,6 +30,7 @@ fn done(result: Result<(), Stop>) {
 /// What was done from the submission to the reply.
 #[derive(Debug)]
 struct Cost {
+    reads: u64,
     writes: u64,
     blocks: u64,
     flushes: u64,
@@ -46,10 +47,11 @@ fn cost(pool: &mut Pool, cmds: &[Cmd]) -> Cost {
         done(pool.run(cmd.clone()));
     }
     let (writes, blocks, flushes) = pool.world.disk().counts().since(&disk);
+    let reads = pool.world.disk().counts().read.ops - disk.read.ops;
     let frames = stats(pool).frames - before.frames;
     done(pool.world.run_until_idle().map_err(Stop::Bug));
     let fold = stats(pool).folds > before.folds;
-    Cost { writes, blocks, flushes, frames, fold }
+    Cost { reads, writes, blocks, flushes, frames, fold }
 }
 
 /// A volume with `leaves` blocks mapped over its whole length, each in a leaf of its own.
@@ -132,5 +134,6 @@ fn an_overwrite_after_a_snapshot_copies_nothing() {
         let cost = cost(&mut pool, &[write("v", lba, 1, token), flush("v")]);
         assert!(!cost.fold, "nothing asks for a fold");
         assert_eq!((cost.blocks, cost.flushes), (2, 1), "one block of data and its frame");
+        assert_eq!(cost.reads, 0, "what is replaced is not looked at");
     }
 }

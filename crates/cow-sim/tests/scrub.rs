@@ -305,6 +305,22 @@ fn it_goes_on_in_another_life() {
     assert_eq!(data, all);
 }
 
+/// Every block of a volume is mapped, so that a step that begins one too late misses it.
+#[test]
+fn a_step_begins_where_the_last_one_ended() {
+    const BLOCKS: u64 = 3000;
+    let mut pool = Pool::on(format(&PoolOptions { blocks: 1 << 15, ..PoolOptions::default() }));
+    let mut rng = Rng::new(6);
+    pool.create("v", BLOCKS * BLOCK);
+    for lba in (0..BLOCKS).step_by(250) {
+        pool.write("v", lba, 250, &mut rng);
+    }
+    pool.must(Op::Checkpoint);
+    let (data, _, faults, steps) = pool.scrub();
+    assert!(faults.is_empty() && steps > 3, "{faults:?} in {steps} steps");
+    assert_eq!(data, BLOCKS);
+}
+
 #[test]
 fn a_cursor_of_nowhere_does_no_harm() {
     let mut pool = story();

@@ -68,7 +68,8 @@ impl Tree {
             && self.node(parent).is_some_and(|node| {
                 node.entry.state == NodeState::Walking && range_end <= node.entry.cursor
             });
-        let owner = if birth > above {
+        let equal = birth == above && birth > Gen(0) && mutant::is("killequal");
+        let owner = if birth > above || equal {
             x
         } else if passed && birth > self.parent_gen(parent) {
             parent
@@ -76,7 +77,7 @@ impl Tree {
             self.count_kill(x, birth, one);
             return false;
         };
-        debug_assert_eq!(owner, self.owner(x, birth), "a freed pointer has another owner");
+        debug_assert!(equal || owner == self.owner(x, birth), "a freed pointer has another owner");
         if let Some(node) = self.node_mut(owner) {
             node.entry.own = sub(node.entry.own, one);
             let born = sub(node.entry.born, one);
@@ -98,6 +99,7 @@ impl Tree {
             && let Some(above) = self.node(parent)
             && above.children.len() == 1
             && above.entry.unique != UNKNOWN
+            && !mutant::is("uniquestale")
             && let Some(above) = self.node_mut(parent)
         {
             above.entry.unique = add(above.entry.unique, one);

@@ -2,10 +2,11 @@
 
 use crate::error::{TreeError, invalid};
 use crate::name::UNDO_PREFIX;
+use crate::node::Node;
 use crate::plan::{check_targets, push_member};
 use crate::tree::Tree;
 use cow_format::record::{Record, Replaced, RollbackMember};
-use cow_format::{Gen, NodeId, VolumeId};
+use cow_format::{Gen, NodeId, VolumeId, mutant};
 use std::collections::BTreeSet;
 
 /// Undo snapshots that a volume keeps.
@@ -102,8 +103,10 @@ impl Tree {
     /// The oldest undo snapshots of a volume that must go for one more to come.
     fn undos_to_prune(&self, volume: VolumeId, target: NodeId) -> Vec<NodeId> {
         let Some(volume) = self.volume(volume) else { return Vec::new() };
-        let excess = (volume.undos.len() + 1).saturating_sub(MAX_UNDO);
-        let free = |id: &NodeId| self.node(*id).is_some_and(|node| node.entry.holds == 0);
+        let most = MAX_UNDO - usize::from(mutant::is("undotwo"));
+        let excess = (volume.undos.len() + 1).saturating_sub(most);
+        let held = |node: &Node| node.entry.holds > 0 && !mutant::is("undoheld");
+        let free = |id: &NodeId| self.node(*id).is_some_and(|node| !held(node));
         volume.undos.iter().copied().filter(|id| *id != target && free(id)).take(excess).collect()
     }
 }

@@ -1,4 +1,4 @@
-//! The project's chores: `cargo xtask test`, `ci`, `tidy` and `campaign`.
+//! The project's chores: `cargo xtask test`, `ci`, `tidy`, `campaign` and `invariants`.
 //!
 //! What a chore needs from the machine it finds or installs by itself, so that a clean checkout on a
 //! new machine needs one command. Nothing here is linked into the product.
@@ -7,6 +7,7 @@
 mod campaign;
 mod ci;
 mod guest;
+mod invariants;
 mod metadata;
 mod process;
 mod summary;
@@ -26,6 +27,7 @@ usage: cargo xtask <command>
   ci   [--skip-missing-tools]          test, then format, lints and tidy
   campaign [--minutes N] [--seed S] [--resume FILE] [--threads T]
                                        crashes, failures and swarm runs in the simulator, for so long
+  invariants [--only MUTANT]           plants every fault, runs what should find it, writes docs/invariants.md
   tidy                                 arrows between crates, module circles, licences, sizes, words
 ";
 
@@ -35,6 +37,7 @@ fn main() -> ExitCode {
         Some((command, rest)) => match command.as_str() {
             "test" => testrun::run(rest),
             "campaign" => campaign::run(rest),
+            "invariants" => invariants::run(rest),
             "ci" => ci::run(rest),
             "tidy" if rest.is_empty() => tidy::run(),
             "help" | "--help" | "-h" => {

@@ -9,7 +9,7 @@ use crate::ahead::load_near;
 use crate::error::Error;
 use crate::lookup::{load, root_slot};
 use cow_extent::{LeafChange, NodeLayer, merge_leaf};
-use cow_format::entry::{NodeState, Root};
+use cow_format::entry::{NodeKind, NodeState, Root};
 use cow_format::mapnode::{FANOUT, FANOUT_BITS, MAX_LEVEL, MapNode, Slot, span_blocks};
 use cow_format::{FamilyId, Gen, NodeId, mutant};
 use std::future::Future;
@@ -65,7 +65,9 @@ impl Fold {
                 layers.node(id).iter().for_each(|layer| self.drop_layer(layer));
                 continue;
             };
-            let dropped = node.entry.state == NodeState::Deleting && node.children.is_empty();
+            let ends = node.entry.state == NodeState::Deleting
+                || mutant::is("undolayer") && node.entry.kind == NodeKind::Undo;
+            let dropped = ends && node.children.is_empty();
             let (family, born) = (node.entry.family, node.entry.label_gen);
             let stale = self.root_before_this_fold(id);
             let root = self.tree.root_for_fold(id);
@@ -137,7 +139,8 @@ impl Fold {
     async fn open(&mut self, m: Merging<'_>, place: &Place) -> MapNode {
         let Place { level, index, slot, .. } = *place;
         if slot.is_hole() {
-            return MapNode::empty(m.family, level, index, slot.birth);
+            let birth = if mutant::is("holezero") { Gen(0) } else { slot.birth };
+            return MapNode::empty(m.family, level, index, birth);
         }
         if slot.is_mapped() {
             if let Some(node) = &place.loaded {
@@ -149,7 +152,8 @@ impl Fold {
             self.note_damage(m.x, level, index);
         }
         let mut node = MapNode::empty(m.family, level, index, m.born);
-        node.slots_mut().fill(Slot::lost(m.born));
+        let lost = if mutant::is("losthole") { Slot::hole(m.born) } else { Slot::lost(m.born) };
+        node.slots_mut().fill(lost);
         node
     }
 
@@ -164,6 +168,10 @@ impl Fold {
         });
         if !changed {
             return Ok(place.slot);
+        }
+        if mutant::is("birthcopy") {
+            let mut old = node.slots_mut().iter_mut().filter(|s| s.is_mapped() && s.birth < m.born);
+            old.next().into_iter().for_each(|slot| slot.birth = m.born);
         }
         for (slot, old) in killed {
             self.kill(m.x, false, &old, first_block + u64::from(slot) + 1);

@@ -315,6 +315,8 @@ impl Fold {
     /// Stores a map node of `x` at a new place; the slot that points to it.
     async fn store(&mut self, x: NodeId, mut node: MapNode, birth: Gen) -> Result<Slot, Error> {
         debug_assert!(node.slots().iter().all(|slot| slot.birth <= birth), "I3");
+        let is_inner = node.level > 0 && node.birth > Gen(0);
+        let birth = if is_inner && mutant::is("birthlow") { node.birth } else { birth };
         node.birth = birth;
         node.cp_seq = self.cp_seq;
         let phys = self.take_block().await?;

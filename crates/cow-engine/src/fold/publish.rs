@@ -33,7 +33,8 @@ impl Fold {
             pool.alloc.commit(checkpoint.seq);
         }
         pool.fallback_tail = pool.cp.tail;
-        let retained = pool.fallback_tail;
+        let ring_early = mutant::is("ringearly");
+        let retained = if ring_early { checkpoint.tail } else { pool.fallback_tail };
         pool.journal.set_retained(retained);
         let cp_seq = checkpoint.seq;
         pool.cp = checkpoint;
@@ -48,7 +49,7 @@ impl Fold {
         pool.inflight.forget_moved(oldest);
         // A `Move` after the freeze may name a block that this fold has freed: the checkpoint after
         // the next one is the first that does not need that record.
-        let late = u64::from(pool.moved_late);
+        let late = u64::from(pool.moved_late && !mutant::is("movelate"));
         if self.freed > 0 {
             core.fold.batches.push_back((cp_seq + late, publication + late));
         }

@@ -30,7 +30,7 @@ pub(super) async fn accept(cx: &Cx, journal: &Journal, scan: &Scan) -> Result<Jo
                 if frame.seq > scan.stable && !mutant::is("noverify") {
                     verify_frame(cx, &frame, &mut bad).await?;
                 }
-                let whole = frame.flags & FLAG_MORE == 0;
+                let whole = frame.flags & FLAG_MORE == 0 || mutant::is("grouppart");
                 if whole && (frame.seq <= scan.stable || bad.is_subset(&early)) {
                     accepted = after;
                 }

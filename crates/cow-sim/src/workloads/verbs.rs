@@ -48,7 +48,19 @@ pub(super) fn all() -> Vec<Workload> {
 }
 
 fn names() -> Vec<Workload> {
+    // What a fold has frozen ends before all three that follow: of those it may have nothing.
+    let mut late = workload(
+        "delete during a checkpoint",
+        two_states(),
+        vec![
+            all_at_once(vec![Cmd::Checkpoint, write("b", 5, 1, 200), delete(&["a@one"])]),
+            one(write("a", 9, 1, 210)),
+            one(Cmd::Checkpoint),
+        ],
+    );
+    late.ack = AckMode::Writeback;
     vec![
+        late,
         workload(
             "create and delete",
             two_states(),
