@@ -11,6 +11,7 @@
 //!   [`explore`]: crashes at every device operation of a script; [`scripts`]: those.
 //! * [`sector`]: bytes that say which write they come from.
 //! * [`linear`]: whether a recorded history of concurrent clients is linearizable.
+//! * [`corruption`]: one thing wrong with a pool, in every way.
 //! * [`checked`]: what the offline checker says of a disk.
 //! * [`leftovers`]: memory that is not clean.
 //! * [`lose`]: the newest checkpoint goes bad.
@@ -21,6 +22,7 @@
 pub mod campaign;
 pub mod checked;
 pub mod cmd;
+pub mod corruption;
 pub mod crashes;
 pub mod disk;
 pub mod explore;

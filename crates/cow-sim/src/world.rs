@@ -98,6 +98,7 @@ pub struct World<M> {
     steps: u64,
     idle: u64,
     resumed: u64,
+    still: bool,
     seed: u64,
 }
 
@@ -127,6 +128,7 @@ impl<M: Machine> World<M> {
             steps: 0,
             idle: 0,
             resumed: 0,
+            still: false,
             seed,
         }
     }
@@ -180,7 +182,7 @@ impl<M: Machine> World<M> {
             self.resume();
             return Ok(());
         }
-        if count == 0 || self.rng.one_in(24) {
+        if count == 0 || !self.still && self.rng.one_in(24) {
             return self.tick(count);
         }
         let index = match self.order {
@@ -239,6 +241,12 @@ impl<M: Machine> World<M> {
     #[must_use]
     pub fn wall_ns(&self) -> u64 {
         self.wall_start_ns + self.now_ns
+    }
+
+    /// From now on the machine hears of time only when nothing is in flight: what waits for it, like
+    /// the next bit of reclaim, does not begin.
+    pub fn stand_still(&mut self) {
+        self.still = true;
     }
 
     /// Somebody sets the wall clock ahead; the machine learns it with the next tick.

@@ -145,10 +145,11 @@ impl Tree {
     pub fn lose_props(&mut self, id: NodeId) {
         let Some(node) = self.node(id).filter(|node| node.props.is_none()) else { return };
         let mut props = Props::default();
-        if node.entry.holds > 0 {
+        node.edits.iter().for_each(|edit| props.edit(edit));
+        // The count includes those that were set meanwhile, and they are here.
+        if node.entry.holds as usize > props.holds.len() {
             props.holds.insert(LOST_HOLD.into());
         }
-        node.edits.iter().for_each(|edit| props.edit(edit));
         let holds = props.holds.len() as u32;
         if let Some(node) = self.node_mut(id) {
             node.edits.clear();

@@ -84,6 +84,22 @@ fn what_is_held_stays_held_when_its_tags_are_lost() {
     assert!(tree.plan_delete(&["v@a"], false).is_ok());
 }
 
+/// What was held since the properties were stored is known, and no hold is made up.
+#[test]
+fn a_hold_that_was_set_meanwhile_is_not_lost() {
+    let (mut tree, ids) = tree();
+    let plan = tree.plan_hold("v@a", "backup", true);
+    let blob = cow_format::blob::BlobRef { phys: cow_format::Phys(9), crc: 1, len: 4 };
+    tree.set_props_blob(ids[0], blob);
+    tree.unload_props(ids[0]);
+    // As in a replay, which reads no properties.
+    apply(&mut tree, plan);
+    tree.lose_props(ids[0]);
+    let node = tree.node(ids[0]).unwrap();
+    assert_eq!(node.entry.holds, 1);
+    assert!(node.props().unwrap().holds.contains("backup"));
+}
+
 #[test]
 fn a_lost_row_is_what_was_counted_since() {
     let (mut tree, ids) = tree();
