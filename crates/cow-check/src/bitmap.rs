@@ -67,8 +67,13 @@ fn blocks(first: u64, len: u32) -> String {
     }
 }
 
-/// What the checkpoint says of the zone.
-fn read_zone(cx: &mut Cx<'_>, geometry: &Geometry, cp: &Checkpoint, zone: u64) -> Option<ZoneBits> {
+/// What the checkpoint says of the zone; `None` when its page cannot be read.
+pub(crate) fn read_zone(
+    cx: &mut Cx<'_>,
+    geometry: &Geometry,
+    cp: &Checkpoint,
+    zone: u64,
+) -> Option<ZoneBits> {
     let desc = &cp.zones[zone as usize];
     let reserved = ZoneBits::reserved(geometry, zone, cp.pool_blocks);
     let mut place = format!("zone {zone}");

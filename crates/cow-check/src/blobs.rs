@@ -15,22 +15,35 @@ const MAX_ROW: u32 = 64 << 20;
 /// The kill row of a node; `None` when it cannot be read.
 pub(crate) fn row(cx: &mut Cx<'_>, tree: &Tree, reach: &mut Reach, id: NodeId) -> Option<Row> {
     let blob = tree.node(id)?.entry.row;
-    let payload = chain(cx, tree, reach, (BlobKind::Row, id, blob))?;
-    match Row::decode(&payload) {
+    let payload = chain(cx, tree, reach, (BlobKind::Row, id, blob));
+    let row = payload.and_then(|payload| match Row::decode(&payload) {
         Ok(row) => Some(row),
         Err(error) => {
             cx.corrupt(Structure::KillRow, name_of(tree, id), error);
             None
         }
+    });
+    if row.is_none()
+        && let Some(unread) = &mut cx.unread
+    {
+        unread.rows.insert(id);
     }
+    row
 }
 
 /// Checks the properties of a node.
 pub(crate) fn props(cx: &mut Cx<'_>, tree: &Tree, reach: &mut Reach, id: NodeId) {
     let Some(node) = tree.node(id) else { return };
     let (blob, holds) = (node.entry.props, node.entry.holds);
-    let Some(payload) = chain(cx, tree, reach, (BlobKind::Props, id, blob)) else { return };
-    match Props::decode(&payload) {
+    let props =
+        chain(cx, tree, reach, (BlobKind::Props, id, blob)).map(|bytes| Props::decode(&bytes));
+    if !matches!(props, Some(Ok(_)))
+        && let Some(unread) = &mut cx.unread
+    {
+        unread.props.insert(id);
+    }
+    let Some(props) = props else { return };
+    match props {
         Ok(props) if props.holds.len() as u64 == u64::from(holds) => {}
         Ok(props) => {
             let what = format!("{} hold tags, its entry says {holds}", props.holds.len());

@@ -154,43 +154,52 @@ fn header_flipped(head: &Buf, tag: u64, seq: u64) -> bool {
 
 /// Judges what is not valid, now that the newest one is known.
 pub(crate) fn check(cx: &mut Cx<'_>, sb: &Superblock, newest: &Checkpoint, areas: &[Area]) {
-    let next = newest.seq.saturating_add(1);
     for (index, area) in areas.iter().enumerate() {
         let place = format!("area {index}, block {}", sb.geometry.cp_start[index]);
-        let past = format!("older than checkpoint {}, which is intact", newest.seq);
-        let (severity, what) = match area {
-            Area::Empty => continue,
-            Area::Valid(cp) => {
-                check_age(cx, newest, cp, &place);
-                continue;
-            }
-            Area::BadHeader(what, head) => {
-                let is_next = Checkpoint::area(next) == index;
-                // The fields of a header lie in one sector: it is never torn.
-                let older = next.checked_sub(4);
-                let is_past = head.as_ref().is_some_and(|head| {
-                    let flipped = |seq| header_flipped(head, cx.tag, seq);
-                    !flipped(next)
-                        && older.is_some_and(|older| flipped(older) || raw_seq(head) == older)
-                });
-                if is_next && !is_past {
-                    (Severity::Corruption, format!("{what}; it may be the newest checkpoint"))
-                } else {
-                    (Severity::Warning, format!("{what}; it is {past}"))
-                }
-            }
-            Area::BadBody { seq, what, .. } if *seq < newest.seq => {
-                (Severity::Warning, format!("{what}; checkpoint {seq} is {past}"))
-            }
-            Area::BadBody { seq, what, flipped: true } => {
-                (Severity::Corruption, format!("{what}; checkpoint {seq} was the newest"))
-            }
-            Area::BadBody { seq, what, flipped: false } => {
-                (Severity::Warning, format!("{what}; checkpoint {seq} was torn by a crash"))
-            }
-        };
-        cx.find(Structure::Checkpoint, severity, place, what);
+        if let Area::Valid(cp) = area {
+            check_age(cx, newest, cp, &place);
+        } else if let Some((severity, what)) = judge(cx.tag, newest, index, area) {
+            cx.find(Structure::Checkpoint, severity, place, what);
+        }
     }
+}
+
+/// What is wrong with an area that holds no valid checkpoint.
+pub(crate) fn judge(
+    tag: u64,
+    newest: &Checkpoint,
+    index: usize,
+    area: &Area,
+) -> Option<(Severity, String)> {
+    let next = newest.seq.saturating_add(1);
+    let past = format!("older than checkpoint {}, which is intact", newest.seq);
+    Some(match area {
+        Area::Empty | Area::Valid(_) => return None,
+        Area::BadHeader(what, head) => {
+            let is_next = Checkpoint::area(next) == index;
+            // The fields of a header lie in one sector: it is never torn.
+            let older = next.checked_sub(4);
+            let is_past = head.as_ref().is_some_and(|head| {
+                let flipped = |seq| header_flipped(head, tag, seq);
+                !flipped(next)
+                    && older.is_some_and(|older| flipped(older) || raw_seq(head) == older)
+            });
+            if is_next && !is_past {
+                (Severity::Corruption, format!("{what}; it may be the newest checkpoint"))
+            } else {
+                (Severity::Warning, format!("{what}; it is {past}"))
+            }
+        }
+        Area::BadBody { seq, what, .. } if *seq < newest.seq => {
+            (Severity::Warning, format!("{what}; checkpoint {seq} is {past}"))
+        }
+        Area::BadBody { seq, what, flipped: true } => {
+            (Severity::Corruption, format!("{what}; checkpoint {seq} was the newest"))
+        }
+        Area::BadBody { seq, what, flipped: false } => {
+            (Severity::Warning, format!("{what}; checkpoint {seq} was torn by a crash"))
+        }
+    })
 }
 
 fn check_age(cx: &mut Cx<'_>, newest: &Checkpoint, cp: &Checkpoint, place: &str) {

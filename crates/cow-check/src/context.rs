@@ -2,6 +2,7 @@
 
 use crate::blocks::Blocks;
 use crate::report::{Finding, Report, Severity, Structure};
+use crate::unread::Unread;
 use cow_format::{Buf, Phys};
 
 /// Findings that are listed unless told otherwise.
@@ -57,11 +58,13 @@ pub(crate) struct Cx<'a> {
     pub(crate) tag: u64,
     /// Something could not be followed: what hangs below it was not seen.
     pub(crate) incomplete: bool,
+    /// For a repair: what could not be read, one by one, and what a walk counts.
+    pub(crate) unread: Option<Unread>,
 }
 
 impl<'a> Cx<'a> {
     pub(crate) fn new(blocks: &'a mut dyn Blocks, options: &'a Options<'a>) -> Self {
-        Self { blocks, options, report: Report::default(), tag: 0, incomplete: false }
+        Self { blocks, options, report: Report::default(), tag: 0, incomplete: false, unread: None }
     }
 
     pub(crate) fn block_count(&self) -> u64 {

@@ -81,6 +81,44 @@ impl<'s> Journal<'s> {
         journal
     }
 
+    /// The part of the journal between two positions, of which nothing is known yet.
+    pub(crate) fn between(sb: &'s Superblock, from: JournalPos, to: JournalPos) -> Self {
+        let ring = Ring::of(&sb.geometry);
+        Self { ring, sb, tail: from, stable: FrameSeq(0), end: to, accepted: to }
+    }
+
+    /// Whether the frames lead from its beginning to exactly its end.
+    pub(crate) fn is_whole(&self, cx: &mut Cx<'_>) -> bool {
+        if self.tail.seq >= self.end.seq {
+            return self.tail == self.end;
+        }
+        let mut frames = self.frames(cx);
+        loop {
+            match frames.next(cx) {
+                Next::Frame(_, after) if after == self.end => return true,
+                // Pads before it.
+                Next::Frame(frame, _) if frame.seq >= self.end.seq => {
+                    return (frame.seq, frame.chain) == (self.end.seq, self.end.chain);
+                }
+                Next::Frame(..) => {}
+                _ => return frames.scanner.next() == self.end,
+            }
+        }
+    }
+
+    /// Every record up to its end, with its frame, and whether a recovery accepts it.
+    pub(crate) fn for_each(&self, cx: &mut Cx<'_>, mut tell: impl FnMut(&Frame, Record, bool)) {
+        let mut frames = self.frames(cx);
+        while let Next::Frame(frame, _) = frames.next(cx) {
+            if frame.seq >= self.end.seq {
+                return;
+            }
+            for record in cow_journal::records_of(&frame).unwrap_or_default() {
+                tell(&frame, record, frame.seq < self.accepted.seq);
+            }
+        }
+    }
+
     fn frames(&self, cx: &Cx<'_>) -> Frames {
         let scanner = Scanner::new(self.ring, cx.tag, self.tail, &self.sb.fences);
         Frames::new(self.ring, scanner)

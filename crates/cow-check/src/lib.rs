@@ -1,4 +1,4 @@
-//! cow-check: the offline checker and dumper of a pool. It reads only, and shares no code path
+//! cow-check: the offline checker, dumper and [`repair`] of a pool. It shares no code path
 //! with the engine: what the engine has written is understood here a second time, from
 //! docs/format.md. The library and the simulator call it; it calls the format, the journal's
 //! scanner, the snapshot tree and the cache of map nodes.
@@ -47,11 +47,13 @@ mod frames;
 mod journal;
 mod map;
 mod reach;
+pub mod repair;
 mod report;
 mod superblock;
 mod table;
 mod tally;
 mod tree;
+mod unread;
 mod value;
 mod walking;
 

@@ -10,6 +10,7 @@ use crate::reach::{Mark, Reach};
 use crate::report::Structure;
 use crate::tally::{Sums, Tally, bump};
 use crate::tree::place;
+use crate::unread::Pointer;
 use cow_extent::NodeCache;
 use cow_format::entry::Root;
 use cow_format::mapnode::{FANOUT, FANOUT_BITS, MapNode, NodePlace, Slot, span_blocks};
@@ -155,11 +156,16 @@ impl<'w, 'a> Walk<'w, 'a> {
             return;
         }
         let verdict = self.judge(m, Some(level), first, pointer, up.slot());
-        let is_over = !pointer.is_mapped() && (!m.first || up.is_empty() || pointer.is_lost());
+        if pointer.is_lost() && m.first {
+            self.tell_lost(m, first, end.min(m.end).saturating_sub(first));
+        }
+        let is_over = !pointer.is_mapped() && (!m.first || up.is_empty());
         if verdict == Verdict::Stop || is_over {
-            self.tally.inexact |= pointer.is_lost();
             return;
         }
+        // Told of once: what is below stands for nothing, as below a hole.
+        let low = if pointer.is_lost() { Side::At(Slot::hole(pointer.birth)) } else { low };
+        let pointer = low.slot();
         // Below a pointer that should not be here, nothing can be expected of births.
         let m = &if verdict == Verdict::Strange { Maps { above: Gen(0), ..*m } } else { *m };
         let low_node = if pointer.is_mapped() {
@@ -175,6 +181,10 @@ impl<'w, 'a> Walk<'w, 'a> {
         };
         if up_node.is_none() && up.slot().is_mapped() {
             // Was told of when the upper map was walked.
+            if let (true, Some(node)) = (self.cx.unread.is_some(), &low_node) {
+                let bad = (up.slot().phys, up.slot().crc);
+                self.learn(m, bad, level, index, node);
+            }
             return;
         }
         if level == 0 {
@@ -189,6 +199,22 @@ impl<'w, 'a> Walk<'w, 'a> {
         }
     }
 
+    /// What the lower node has inherited from a map node that cannot be read, or from what is below that.
+    fn learn(&mut self, m: &Maps, bad: Pointer, level: u8, index: u64, node: &MapNode) {
+        for (at, slot) in node.slots().iter().enumerate() {
+            let child = (index << FANOUT_BITS) + at as u64;
+            if slot.birth <= m.above {
+                if let Some(unread) = &mut self.cx.unread {
+                    unread.learn(bad, (level, index, at), *slot);
+                }
+            } else if let Some(level) = level.checked_sub(1).filter(|_| slot.is_mapped())
+                && let Some(node) = self.load(m, level, child, *slot, false)
+            {
+                self.learn(m, bad, level, child, &node);
+            }
+        }
+    }
+
     fn compare_leaf(
         &mut self,
         m: &Maps,
@@ -196,7 +222,7 @@ impl<'w, 'a> Walk<'w, 'a> {
         (low, low_node): (Slot, Option<&MapNode>),
         (up, up_node): (Side, Option<&MapNode>),
     ) {
-        let mut to_verify = Vec::new();
+        let (mut to_verify, mut lost) = (Vec::new(), 0..0);
         for at in 0..FANOUT {
             let lba = first + at as u64;
             let slot = low_node.map_or(low, |node| node.slots()[at]);
@@ -206,17 +232,33 @@ impl<'w, 'a> Walk<'w, 'a> {
             }
             let other = other.slot();
             let verdict = self.judge(m, None, lba, slot, other);
-            if slot.is_lost() && m.first {
-                self.tally.inexact = true;
-                self.cx.report.stats.lost_blocks += 1;
-                let place = place(self.tree, m.id, lba, Phys::NONE);
-                self.cx.corrupt(Structure::KnownDamage, place, "lost: reads of it fail");
+            if slot.is_lost() && m.first && lba < m.end {
+                if lost.end != lba {
+                    self.tell_lost(m, lost.start, lost.end - lost.start);
+                    lost.start = lba;
+                }
+                lost.end = lba + 1;
             }
             if verdict != Verdict::Stop && m.first && slot.is_mapped() {
                 to_verify.push((slot.phys, slot.crc, lba));
             }
         }
+        self.tell_lost(m, lost.start, lost.end - lost.start);
         self.verify_data(m.id, to_verify);
+    }
+
+    /// Blocks of the lower node that are lost and the upper one has not lost.
+    fn tell_lost(&mut self, m: &Maps, first: u64, blocks: u64) {
+        if blocks == 0 {
+            return;
+        }
+        self.tally.lossy = true;
+        self.cx.report.stats.lost_blocks += blocks;
+        let place = match blocks {
+            1 => place(self.tree, m.id, first, Phys::NONE),
+            _ => format!("{} to {}", place(self.tree, m.id, first, Phys::NONE), first + blocks - 1),
+        };
+        self.cx.corrupt(Structure::KnownDamage, place, "lost: reads of it fail");
     }
 
     /// Looks at a pointer that differs from the one above it: to a map node of `level`, or to
@@ -341,6 +383,9 @@ impl<'w, 'a> Walk<'w, 'a> {
             }
             Err(error) => {
                 self.tally.inexact = true;
+                if let Some(unread) = self.cx.unread.as_mut().filter(|_| tell) {
+                    unread.note(m.id, at, &error);
+                }
                 if tell {
                     let first = index << (FANOUT_BITS * (u32::from(level) + 1));
                     let place = place(self.tree, m.id, first, slot.phys);

@@ -1,8 +1,8 @@
 //! Which blocks something refers to: one bit a block, in pages of a zone that are made when the
 //! first of their blocks is met.
 
-use cow_format::Phys;
 use cow_format::geometry::{Geometry, ZONE_BLOCKS};
+use cow_format::{Buf, Phys};
 use std::collections::HashMap;
 
 const WORDS: usize = ZONE_BLOCKS as usize / 64;
@@ -65,6 +65,20 @@ impl ZoneBits {
     /// Whether every bit of `other` is set here.
     pub(crate) fn contains(&self, other: &Self) -> bool {
         self.0.iter().zip(other.0.iter()).all(|(mine, theirs)| theirs & !mine == 0)
+    }
+
+    /// Sets the bits that are set in `other`.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.0.iter_mut().zip(other.0.iter()).for_each(|(mine, theirs)| *mine |= theirs);
+    }
+
+    /// The bits as a page.
+    pub(crate) fn to_page(&self) -> Buf {
+        let mut page = Buf::zeroed(1);
+        for (bytes, word) in page.chunks_exact_mut(8).zip(self.0.iter()) {
+            bytes.copy_from_slice(&word.to_le_bytes());
+        }
+        page
     }
 
     /// Runs `(first, length)` of bits that are set here and not in `other`.

@@ -1,5 +1,6 @@
 //! What a check found.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 /// Kind of structure that a finding is about.
@@ -142,6 +143,8 @@ pub struct Report {
     pub corruptions: u64,
     /// How many were warnings, those not listed included.
     pub warnings: u64,
+    /// How many corruptions there are of each kind of structure.
+    pub by_kind: BTreeMap<Structure, u64>,
     /// What was looked at.
     pub stats: Stats,
 }
@@ -160,7 +163,10 @@ impl Report {
     /// Adds a finding to a list of at most `most`; corruption drives out warnings.
     pub(crate) fn add(&mut self, finding: Finding, most: usize) {
         match finding.severity {
-            Severity::Corruption => self.corruptions += 1,
+            Severity::Corruption => {
+                self.corruptions += 1;
+                *self.by_kind.entry(finding.kind).or_default() += 1;
+            }
             Severity::Warning => self.warnings += 1,
         }
         if self.findings.len() < most {

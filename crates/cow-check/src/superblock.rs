@@ -68,23 +68,33 @@ pub(crate) fn read(cx: &mut Cx<'_>) -> Result<(Superblock, Vec<Copy>), OpenError
 
 /// Compares the copies with the newest.
 pub(crate) fn check(cx: &mut Cx<'_>, newest: &Superblock, copies: &[Copy]) {
-    let current = Superblock::copies_of(newest.sequence);
     for (index, copy) in copies.iter().enumerate() {
-        let place = format!("copy {index}, block {}", COPY_BLOCKS[index]);
-        let (severity, what) = match copy {
-            Copy::Bad(what, buf) => {
-                let torn = buf.as_ref().is_some_and(|buf| may_be_torn(buf, index, cx.tag));
-                match torn {
-                    true => (Severity::Warning, format!("{what}: torn by a crash")),
-                    false => (Severity::Corruption, what.clone()),
-                }
-            }
-            Copy::Valid(sb) => match compare(newest, sb, index, current.contains(&index)) {
-                Some(verdict) => verdict,
-                None => continue,
-            },
-        };
-        cx.find(Structure::Superblock, severity, place, what);
+        if let Some((severity, what)) = judge(cx.tag, newest, index, copy) {
+            let place = format!("copy {index}, block {}", COPY_BLOCKS[index]);
+            cx.find(Structure::Superblock, severity, place, what);
+        }
+    }
+}
+
+/// What is wrong with a copy.
+pub(crate) fn judge(
+    tag: u64,
+    newest: &Superblock,
+    index: usize,
+    copy: &Copy,
+) -> Option<(Severity, String)> {
+    match copy {
+        Copy::Bad(what, buf) => {
+            let torn = buf.as_ref().is_some_and(|buf| may_be_torn(buf, index, tag));
+            Some(match torn {
+                true => (Severity::Warning, format!("{what}: torn by a crash")),
+                false => (Severity::Corruption, what.clone()),
+            })
+        }
+        Copy::Valid(sb) => {
+            let current = Superblock::copies_of(newest.sequence);
+            compare(newest, sb, index, current.contains(&index))
+        }
     }
 }
 

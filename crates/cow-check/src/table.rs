@@ -17,20 +17,32 @@ const WINDOW: usize = 64;
 /// Reads the table. `None` when it is damaged: what it describes cannot be followed.
 pub(crate) fn read(cx: &mut Cx<'_>, cp: &Checkpoint, reach: &mut Reach) -> Option<Tree> {
     mark_chunks(cx, cp, reach);
+    let entries = read_entries(cx, cp)?;
+    tree_of(cx, cp, entries.into_iter())
+}
+
+/// The entries, with their slots; `None` when they cannot all be read.
+pub(crate) fn read_entries(cx: &mut Cx<'_>, cp: &Checkpoint) -> Option<Vec<(u32, NodeEntry)>> {
     let (mut entries, mut whole) = (Vec::new(), true);
     for page in (0..cp.pages.len() as u32).filter(|page| !is_overflow(*page)) {
         whole &= read_page(cx, cp, page, &mut entries);
     }
-    if !whole {
-        return None;
-    }
+    whole.then_some(entries)
+}
+
+/// The tree that they make; `None` when they make none.
+pub(crate) fn tree_of(
+    cx: &mut Cx<'_>,
+    cp: &Checkpoint,
+    entries: impl Iterator<Item = (u32, NodeEntry)>,
+) -> Option<Tree> {
     let counters = Counters {
         last_gen: cow_format::Gen(cp.last_gen),
         last_node: cow_format::NodeId(cp.last_node),
         last_volume: cow_format::VolumeId(cp.last_volume),
         last_group: cp.last_group,
     };
-    match Tree::from_entries(entries.into_iter(), counters) {
+    match Tree::from_entries(entries, counters) {
         Ok(tree) => Some(tree),
         Err(error) => {
             cx.corrupt(Structure::SnapshotTree, "node table", error);
@@ -39,7 +51,8 @@ pub(crate) fn read(cx: &mut Cx<'_>, cp: &Checkpoint, reach: &mut Reach) -> Optio
     }
 }
 
-fn mark_chunks(cx: &mut Cx<'_>, cp: &Checkpoint, reach: &mut Reach) {
+/// Marks the chunks of the table.
+pub(crate) fn mark_chunks(cx: &mut Cx<'_>, cp: &Checkpoint, reach: &mut Reach) {
     for (index, chunk) in cp.chunks.iter().enumerate() {
         let place = format!("table chunk {index}, block {chunk}");
         if chunk.0 % ZONE_BLOCKS + CHUNK_BLOCKS > ZONE_BLOCKS {

@@ -3,10 +3,11 @@
 use crate::context::Cx;
 use crate::report::Structure;
 use crate::tree::{gen_of, is_walking, name_of};
+use crate::unread::Counted;
 use cow_format::entry::Count;
 use cow_format::{Gen, NodeId};
 use cow_snaptree::{Row, Tree};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// Counts of one node, from its comparison with the node above.
 #[derive(Default)]
@@ -19,6 +20,8 @@ pub(crate) struct Tally {
     pub(crate) lost: BTreeMap<Gen, Count>,
     /// Something could not be followed: the counts say nothing.
     pub(crate) inexact: bool,
+    /// Something is lost: a fold that could not read it could not count it either.
+    pub(crate) lossy: bool,
 }
 
 /// Counts of the pool.
@@ -28,6 +31,8 @@ pub(crate) struct Sums {
     pub(crate) born: HashMap<NodeId, Count>,
     /// Blocks that a node maps; none where that is not known.
     mapped: HashMap<NodeId, Option<Count>>,
+    /// Nodes, and those below them, of which what folds have counted need not be right.
+    lossy: HashSet<NodeId>,
     /// All of them.
     pub(crate) total: Count,
 }
@@ -41,7 +46,7 @@ fn text(count: Count) -> String {
 }
 
 /// Sum of the cells with `above < birth <= to`.
-fn sum(cells: impl Iterator<Item = (Gen, Count)>, above: Gen, to: Gen) -> Count {
+pub(crate) fn sum(cells: impl Iterator<Item = (Gen, Count)>, above: Gen, to: Gen) -> Count {
     cells.filter(|(birth, _)| *birth > above && *birth <= to).fold(
         Count::default(),
         |sum, (_, c)| Count {
@@ -60,7 +65,7 @@ impl Sums {
         id: NodeId,
         above: Option<NodeId>,
         tally: &Tally,
-        row: Option<&Row>,
+        stored_row: Option<&Row>,
     ) {
         let Some(node) = tree.node(id) else { return };
         let parent = node.entry.parent;
@@ -76,6 +81,19 @@ impl Sums {
             })
         });
         self.mapped.insert(id, mapped);
+        if tally.lossy || above.is_some_and(|above| self.lossy.contains(&above)) {
+            self.lossy.insert(id);
+        }
+        let is_relative = !is_walking(tree, parent);
+        if let Some(unread) = cx.unread.as_mut().filter(|_| !tally.inexact) {
+            let row = is_relative.then(|| tally.lost.clone());
+            let same = row.is_none() || row.as_ref() == row_cells(stored_row).as_ref();
+            unread.counted.insert(id, Counted { own: tally.own, mapped, row, same });
+        }
+        if tally.lossy {
+            return;
+        }
+        let mapped = mapped.filter(|_| !self.lossy.contains(&id));
         let mut compare = |name: &str, found: Count, stored: Count| {
             if found != stored {
                 let what = format!("{name}: {}, a walk finds {}", text(stored), text(found));
@@ -89,10 +107,7 @@ impl Sums {
             return;
         }
         compare("own", tally.own, node.entry.own);
-        let Some(row) = row else { return };
-        if is_walking(tree, parent) {
-            return;
-        }
+        let Some(row) = stored_row.filter(|_| is_relative) else { return };
         compare_row(cx, tree, id, tally, row);
         let (parent_node, above) = (tree.node(parent), gen_of(tree, grandparent(tree, parent)));
         if let Some(parent_node) = parent_node.filter(|node| node.children.len() == 1) {
@@ -122,6 +137,10 @@ impl Sums {
 
 fn grandparent(tree: &Tree, parent: NodeId) -> Option<NodeId> {
     tree.node(parent).map(|node| node.entry.parent)
+}
+
+fn row_cells(row: Option<&Row>) -> Option<BTreeMap<Gen, Count>> {
+    row.map(|row| row.cells().collect())
 }
 
 fn compare_row(cx: &mut Cx<'_>, tree: &Tree, id: NodeId, tally: &Tally, row: &Row) {
