@@ -350,6 +350,12 @@ pub struct Check {
     /// Leave out the data blocks
     #[arg(long)]
     pub metadata_only: bool,
+    /// Repair what can be repaired, and say what is lost. Nobody else may have the pool open
+    #[arg(long)]
+    pub repair: bool,
+    /// Only say what a repair would do
+    #[arg(short = 'n', long, requires = "repair")]
+    pub dry_run: bool,
     #[command(flatten)]
     pub json: Json,
 }

@@ -2,7 +2,8 @@
 
 use crate::args::{Cli, Command, PoolCommand};
 use crate::commands::{
-    check, diff, dump, list, pool, props, roots, scrub, snapshot, space, transfer, tree, volume,
+    check, diff, dump, list, pool, props, repair, roots, scrub, snapshot, space, transfer, tree,
+    volume,
 };
 use crate::failure::Failure;
 use crate::{attach, demo, doctor, freeze, mount, serve};
@@ -43,6 +44,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Command::Tree(args) => tree::tree(&path()?, &args),
         Command::Space(args) => space::space(&path()?, &args),
         Command::Diff(args) => diff::diff(&path()?, &args),
+        Command::Check(args) if args.repair => repair::repair(&path()?, &args),
         Command::Check(args) => check::check(&path()?, &args),
         Command::Scrub(args) => scrub::scrub(&path()?, &args),
         Command::Dump(args) => dump::dump(&path()?, &args),

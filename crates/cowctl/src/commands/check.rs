@@ -24,20 +24,28 @@ const ATTEMPTS: usize = 5;
 pub fn check(path: &Path, args: &Check) -> Result<(), Failure> {
     let mut image = PoolImage::open(path)?;
     let bar = RefCell::new(Bar::new());
-    let tell = |told: Progress| {
-        let block = BLOCK_SIZE as u64;
-        bar.borrow_mut().tell(&transfer::Progress {
-            phase: "check".into(),
-            done_bytes: told.done.saturating_mul(block),
-            total_bytes: Some(told.total.saturating_mul(block)).filter(|total| *total > 0),
-            is_last: false,
-        });
-    };
+    let tell = |told: Progress| show_progress(&bar, told);
     let options =
         Options { data: !args.metadata_only, progress: Some(&tell), ..Options::default() };
     let report = settled(&mut image, &options).map_err(refused(path))?;
     drop(bar);
     show(&report, image.is_live(), args.json.json)?;
+    verdict(path, &report)
+}
+
+/// Shows how far a check has come.
+pub fn show_progress(bar: &RefCell<Bar>, told: Progress) {
+    let block = BLOCK_SIZE as u64;
+    bar.borrow_mut().tell(&transfer::Progress {
+        phase: "check".into(),
+        done_bytes: told.done.saturating_mul(block),
+        total_bytes: Some(told.total.saturating_mul(block)).filter(|total| *total > 0),
+        is_last: false,
+    });
+}
+
+/// What a command ends with that has reported this.
+pub fn verdict(path: &Path, report: &Report) -> Result<(), Failure> {
     if report.is_clean() {
         return Ok(());
     }
@@ -90,29 +98,37 @@ fn newest(image: &mut PoolImage) -> Option<u64> {
 }
 
 fn show(report: &Report, live: bool, as_json: bool) -> Result<(), Failure> {
-    let stats = &report.stats;
     if as_json {
-        return output::json(
-            "check",
-            json!({
-                "clean": report.is_clean(),
-                "live": live,
-                "corruptions": report.corruptions,
-                "warnings": report.warnings,
-                "findings": report.findings.iter().map(finding).collect::<Vec<_>>(),
-                "omitted_findings": report.omitted(),
-                "checkpoint_seq": stats.checkpoint_seq,
-                "nodes": stats.nodes,
-                "map_nodes": stats.map_nodes,
-                "data_blocks": stats.data_blocks,
-                "data_blocks_verified": stats.data_verified,
-                "journal_frames": stats.frames,
-                "journal_frames_cut": stats.frames_cut,
-                "lost_blocks": stats.lost_blocks,
-                "leaked_blocks": stats.leaked_blocks,
-            }),
-        );
+        return output::json("check", json_of(report, live));
     }
+    show_text(report)
+}
+
+/// The report as JSON.
+pub fn json_of(report: &Report, live: bool) -> Value {
+    let stats = &report.stats;
+    json!({
+        "clean": report.is_clean(),
+        "live": live,
+        "corruptions": report.corruptions,
+        "warnings": report.warnings,
+        "findings": report.findings.iter().map(finding).collect::<Vec<_>>(),
+        "omitted_findings": report.omitted(),
+        "checkpoint_seq": stats.checkpoint_seq,
+        "nodes": stats.nodes,
+        "map_nodes": stats.map_nodes,
+        "data_blocks": stats.data_blocks,
+        "data_blocks_verified": stats.data_verified,
+        "journal_frames": stats.frames,
+        "journal_frames_cut": stats.frames_cut,
+        "lost_blocks": stats.lost_blocks,
+        "leaked_blocks": stats.leaked_blocks,
+    })
+}
+
+/// The report for people.
+pub fn show_text(report: &Report) -> Result<(), Failure> {
+    let stats = &report.stats;
     for finding in &report.findings {
         let severity = match finding.severity {
             Severity::Warning => "warning",

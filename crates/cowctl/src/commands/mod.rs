@@ -6,6 +6,7 @@ pub mod dump;
 pub mod list;
 pub mod pool;
 pub mod props;
+pub mod repair;
 pub mod roots;
 pub mod scrub;
 pub mod snapshot;
