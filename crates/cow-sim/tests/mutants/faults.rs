@@ -19,7 +19,7 @@ pub const MUTANTS: &[Mutant] = &[
     mutant(
         "oneflush",
         "a checkpoint is written without the flush before it",
-        Histories(How::Crashes, 0),
+        Histories(How::Crashes, 11),
     ),
     mutant(
         "ackearly",
@@ -32,7 +32,11 @@ pub const MUTANTS: &[Mutant] = &[
         Histories(How::Failures, 0),
     ),
     mutant("nochain", "frames of another history are accepted", Histories(How::Short, 280)),
-    mutant("nofence", "recovery leaves no fence behind what it accepted", Histories(How::Short, 0)),
+    mutant(
+        "nofence",
+        "recovery leaves no fence behind what it accepted",
+        Histories(How::Short, 38),
+    ),
     mutant("nofencedur", "a fence does not vouch for the frames before it", Histories(How::Rot, 0)),
     mutant(
         "onesb",
@@ -76,7 +80,7 @@ pub const MUTANTS: &[Mutant] = &[
     mutant(
         "reusenow",
         "freed blocks are given out before their checkpoint is durable",
-        Histories(How::Watched, 900),
+        Histories(How::Watched, 928),
     ),
     mutant(
         "noquarantine",
@@ -91,7 +95,7 @@ pub const MUTANTS: &[Mutant] = &[
     mutant(
         "reusepunched",
         "freed blocks are given out before their discard is complete",
-        Histories(How::Tight, 1663),
+        Histories(How::Tight, 1706),
     ),
     mutant(
         "unpinned",
@@ -260,6 +264,11 @@ pub const MUTANTS: &[Mutant] = &[
         Killer::Script("a_read_beside_a_fold", scripts::a_read_beside_a_fold),
     ),
     mutant(
+        "cachestale",
+        "a map node is read from a cache that still has what stood there before",
+        Killer::Script("a_map_node_where_another_was", scripts::a_map_node_where_another_was),
+    ),
+    mutant(
         "twoflushes",
         "a verb flushes the device twice",
         Test("op_counts", "a_verb_costs_one_frame_and_one_flush"),
@@ -278,7 +287,11 @@ pub const MUTANTS: &[Mutant] = &[
         Histories(How::Moving, 0),
     ),
     mutant("noexcuse", "a Move excuses nothing in recovery", Histories(How::Moving, 0)),
-    mutant("excusecut", "a Move excuses though it is cut itself", Histories(How::Moving, 615)),
+    mutant(
+        "excusecut",
+        "a Move excuses though it is cut itself",
+        Killer::Script("a_move_that_is_cut", scripts::a_move_that_is_cut),
+    ),
     mutant(
         "movetwice",
         "a replay applies a Move that the checkpoint has",

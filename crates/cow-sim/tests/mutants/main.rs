@@ -17,10 +17,12 @@ mod table;
 use cow_engine::Engine;
 use cow_format::mutant;
 use cow_sim::crashes::{Depth, explore};
-use cow_sim::run::caught;
+use cow_sim::run::{caught, threads};
 use cow_sim::workloads;
 use faults::MUTANTS;
 use report::{Found, Results};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 use table::{Killer, Mutant};
 
@@ -86,17 +88,22 @@ fn wanted() -> impl Iterator<Item = &'static Mutant> {
 
 #[test]
 fn every_mutant_dies() {
-    let mut survivors = Vec::new();
     let (here, elsewhere): (Vec<_>, Vec<_>) = wanted().partition(|mutant| mutant.killer.is_here());
-    for mutant in here {
-        match find(mutant) {
-            Ok(found) => print(mutant, &found),
-            Err(text) => survivors.push(text),
+    let (next, survivors) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    let work = || {
+        while let Some(mutant) = here.get(next.fetch_add(1, Ordering::Relaxed)) {
+            match find(mutant) {
+                Ok(found) => print(mutant, &found),
+                Err(text) => survivors.lock().unwrap().push(text),
+            }
         }
-    }
+    };
+    // A fault is planted in one thread, and the others know nothing of it.
+    std::thread::scope(|scope| (0..threads()).for_each(|_| drop(scope.spawn(work))));
     for mutant in elsewhere.into_iter().filter(|mutant| !mutant.killer.plants_itself()) {
         println!("{:>13}: tried by `cargo xtask invariants`, with {}", mutant.name, mutant.killer);
     }
+    let survivors = survivors.into_inner().unwrap();
     assert!(survivors.is_empty(), "{survivors:#?}");
 }
 

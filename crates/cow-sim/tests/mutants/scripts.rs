@@ -127,6 +127,33 @@ pub fn a_read_beside_a_fold() -> Result<(), String> {
     told(ended)
 }
 
+/// In a pool with little room, and with a cache that forgets nothing, map nodes come to stand where others
+/// stood: what is read is what was written last.
+pub fn a_map_node_where_another_was() -> Result<(), String> {
+    let config = Config { cache_bytes: 16 << 20, ..small_config(AckMode::Writethrough) };
+    let disk = format(&PoolOptions::tight());
+    let mut sim = Sim::<Engine>::new(disk, Oracle::new(AckMode::Writethrough), &config, 1);
+    let ended = (|| -> Result<(), Stop> {
+        sim.open(false)?;
+        sim.run(create("v", GIB))?;
+        // Leaves enough for the stream of map nodes to go round the pool.
+        for round in 0..100 {
+            for leaf in 0..40 {
+                sim.submit(write("v", 256 * leaf, 1, 100 * round + leaf + 1))?;
+            }
+            sim.drain()?;
+            sim.run(Cmd::Checkpoint)?;
+            for leaf in 0..40 {
+                let (name, offset) = ("v".into(), 256 * leaf * BLOCK);
+                sim.submit(Cmd::Read { name, offset, len: BLOCK })?;
+            }
+            sim.drain()?;
+        }
+        Ok(())
+    })();
+    told(ended)
+}
+
 /// The journal fills up to its last frame while a fold waits for data to land. The newest checkpoint is
 /// lost, and the frames are there that the one before it needs.
 pub fn a_full_ring_and_a_lost_checkpoint() -> Result<(), String> {
@@ -214,6 +241,48 @@ pub fn a_move_after_the_freeze() -> Result<(), String> {
     pool.must(Op::Checkpoint);
     let left = quarantined(&mut pool)?;
     if left < FREED { Ok(()) } else { Err(format!("{left} blocks never come back")) }
+}
+
+/// A write whose data has to move, another one, and then the frame with the Move: power is cut with every
+/// subset of what they wrote on the disk. Where the data of the second is missing, the Move is cut with it,
+/// and excuses nothing.
+pub fn a_move_that_is_cut() -> Result<(), String> {
+    const SEALED_NS: u64 = 6_000_000;
+    let config = small_config(AckMode::Writeback);
+    for seed in 0..4 {
+        let mut pool = Pool::with(config.clone());
+        let export = pool.volume("v", GIB, &[]);
+        pool.must(write_of(export, 100, 1));
+        pool.must(Op::Flush { export });
+        pool.world.run_until_idle()?;
+        let world = &mut pool.world;
+        world.start_op(write_of(export, 0, 1));
+        let at = world.disk().writes_in_flight().map(|(at, _)| at).max().unwrap_or_default();
+        world.disk_mut().set_faults(Faults { bad: at..at + 1, ..Faults::default() }, seed);
+        world.pass(SEALED_NS);
+        world.start_op(write_of(export, 300, 1));
+        for _ in 0..3 {
+            world.pass(SEALED_NS);
+            world.run_until_idle()?;
+        }
+        let pending = world.disk().pending_writes();
+        if !(5..12).contains(&pending) {
+            return Err(format!("the script: {pending} writes that no flush covers"));
+        }
+        for mask in 0..1 << pending {
+            let crashed = world.disk().crash(Crash::Writes(mask));
+            let mut again = World::<Engine>::new(crashed, &config, seed);
+            let mut ask = |op: Op| -> Result<Reply, String> {
+                let answer = again.run_op(op)?;
+                answer.map_err(|error| format!("of {pending} writes {mask:b} are there: {error}"))
+            };
+            ask(Op::Open { read_only: false })?;
+            let opened = ask(Op::OpenExport { name: "v".into(), write: true })?;
+            let Reply::Export { export, .. } = opened else { return Err(format!("{opened:?}")) };
+            ask(Op::Read { export, offset: 0, len: 400 * BLOCK })?;
+        }
+    }
+    Ok(())
 }
 
 /// Blocks that were freed and are not given out yet.

@@ -236,10 +236,11 @@ pub const INVARIANTS: &[Invariant] = &[
             COMPARED,
             "cow-sim/tests/engine.rs histories",
             "cow-sim/tests/mutants/scripts.rs a_read_beside_a_fold",
+            "cow-sim/tests/mutants/scripts.rs a_map_node_where_another_was",
             "cow-sim/tests/linear.rs histories_are_linearizable",
             "cowstore/tests/linear.rs threads_on_the_ring",
         ],
-        &["oldlayer", "readbehind", "foldblind", "latefence", "noturn"],
+        &["oldlayer", "cachestale", "readbehind", "foldblind", "latefence", "noturn"],
     ),
     invariant(
         "I14",
@@ -290,7 +291,7 @@ pub const INVARIANTS: &[Invariant] = &[
     invariant(
         "I19",
         "a Move excuses what fails inside of the prefix, and changes no content",
-        &[MOVING],
+        &[MOVING, "cow-sim/tests/mutants/scripts.rs a_move_that_is_cut"],
         &["noexcuse", "excusecut", "noreread", "moveblind", "movefolded", "movelate"],
     ),
     invariant(
