@@ -46,6 +46,7 @@ mod queue;
 mod server;
 mod session;
 mod status;
+mod sync;
 #[allow(unsafe_code)] // system calls
 mod sys;
 mod uri;

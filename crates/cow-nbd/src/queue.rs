@@ -11,12 +11,11 @@
 //! holds that lock while waiting for a socket.
 
 use crate::export::{ExportError, Response};
+use crate::sync::{AtomicBool, Condvar, Mutex, Ordering};
 use crate::wire::NbdError;
-use parking_lot::{Condvar, Mutex};
 use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// Bytes and replies after which the writer stops gathering and writes.

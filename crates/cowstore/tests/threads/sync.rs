@@ -6,7 +6,7 @@ pub(crate) use shuttle::thread::yield_now;
 pub(crate) use shuttle::thread_local;
 use std::ops::{Deref, DerefMut};
 use std::sync::PoisonError;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 #[derive(Default)]
 pub(crate) struct Mutex<T>(model::Mutex<T>);
@@ -56,7 +56,16 @@ impl Condvar {
         TimedOut
     }
 
+    pub(crate) fn wait_for<T>(&self, guard: &mut MutexGuard<'_, T>, _: Duration) -> TimedOut {
+        self.wait(guard);
+        TimedOut
+    }
+
     pub(crate) fn notify_one(&self) {
         self.0.notify_one();
+    }
+
+    pub(crate) fn notify_all(&self) {
+        self.0.notify_all();
     }
 }
