@@ -17,7 +17,7 @@ use crate::history::{HistoryConfig, Outcome, Workload, run_history};
 use crate::leftovers;
 use crate::model::Kept;
 use crate::oracle::Oracle;
-use crate::rng::Rng;
+use crate::rng::{Rng, mix};
 use crate::run::{caught, tail};
 use crate::sim::{Sim, Stop, Tolerance};
 use crate::world::{Machine, World};
@@ -79,7 +79,7 @@ pub fn history(seed: u64) -> Result<Outcome, String> {
         crashes: !rng.one_in(8),
         ..HistoryConfig::default()
     };
-    let config = match rng.below(10) {
+    let mut config = match rng.below(10) {
         0 => HistoryConfig { lose_checkpoints: true, ..usual },
         1 => HistoryConfig {
             lives: 12,
@@ -108,6 +108,8 @@ pub fn history(seed: u64) -> Result<Outcome, String> {
         8 => HistoryConfig { watch: true, ..usual },
         _ => usual,
     };
+    // Half of them as they are woken, as in a program.
+    config.engine.task_order = if seed.is_multiple_of(2) { 0 } else { mix(seed) | 1 };
     let mut disk = format(&options);
     disk.misread_openings(config.faults.misread_ppm);
     run_history::<Engine>(seed, disk, &config)

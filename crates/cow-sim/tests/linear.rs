@@ -58,6 +58,26 @@ fn histories_are_linearizable() {
     assert!(ops > 60 * runs && met > 5 * runs as u64 && snapshots > runs && fenced > runs / 4);
 }
 
+/// Tasks really go on in other orders: the same clients on the same machine see another history, and with the
+/// same order the same one.
+#[test]
+fn the_order_of_tasks_is_chosen() {
+    let history = |seed, task_order| {
+        let setup = Setup { task_order, operations: 200, ..setup(seed, 8) };
+        record(seed, &setup).unwrap().ops
+    };
+    let mut others = 0;
+    for seed in 0..8 {
+        let as_woken = history(seed, 0);
+        assert_eq!(history(seed, 0), as_woken);
+        assert_eq!(history(seed, 7), history(seed, 7));
+        let orders = (1..4).map(|order| history(seed, order));
+        others += orders.filter(|ops| *ops != as_woken).count();
+    }
+    println!("{others} of 24 are others");
+    assert!(others > 6, "{others} of 24 are others");
+}
+
 /// Name, and what it breaks.
 const MUTANTS: &[(&str, &str)] = &[
     ("readbehind", "a block is read from the device while it is written"),
