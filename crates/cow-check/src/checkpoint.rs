@@ -80,14 +80,13 @@ fn read_area(cx: &mut Cx<'_>, sb: &Superblock, area: usize) -> Area {
             let what = format!("checkpoint {} does not belong into this area", cp.seq);
             Area::BadBody { seq: u64::MAX, what, flipped: true }
         }
-        Ok(cp) => {
-            let limits = sb.geometry.mkfs_blocks..=sb.geometry.limit_blocks;
-            if limits.contains(&cp.pool_blocks) {
-                return Area::Valid(Box::new(cp));
+        Ok(cp) => match cp.validate(&sb.geometry) {
+            Ok(()) => Area::Valid(Box::new(cp)),
+            Err(field) => {
+                let what = format!("{field} cannot be, in a pool of {} blocks", cp.pool_blocks);
+                Area::BadBody { seq, what, flipped: true }
             }
-            let what = format!("a pool of {} blocks cannot be", cp.pool_blocks);
-            Area::BadBody { seq, what, flipped: true }
-        }
+        },
         Err(cause) => {
             let flipped = is_flipped(cx, sb, whole, seq);
             Area::BadBody { seq, what: cause.to_string(), flipped }

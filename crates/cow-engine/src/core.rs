@@ -303,8 +303,9 @@ impl Core {
             version: cow_format::superblock::VERSION,
             size_bytes: pool.pool_blocks * block,
             limit_bytes: pool.sb.geometry.limit_blocks * block,
-            data_bytes: cp.data_blocks * block,
-            metadata_bytes: (cp.meta_blocks + fixed) * block,
+            // Counters come from the device, and nothing was computed with them.
+            data_bytes: cp.data_blocks.saturating_mul(block),
+            metadata_bytes: cp.meta_blocks.saturating_add(fixed).saturating_mul(block),
             free_bytes: free_blocks * block,
             reserved_bytes: pool.shares.guaranteed() * block,
             reclaiming_bytes: pool.alloc.pending_blocks() * block,

@@ -12,7 +12,7 @@
 //! is the active one and what its checksum is. So a commit allocates nothing.
 
 use crate::checksum::{Salt, salted};
-use crate::geometry::CHUNK_PAGES;
+use crate::geometry::{CHUNK_BLOCKS, CHUNK_PAGES, Geometry};
 use crate::mapnode::{FANOUT_BITS, MAX_LEVEL, Slot};
 use crate::wire::{Malformed, Reader, Writer};
 use crate::{BLOCK_SIZE, Buf, Epoch, FormatError, FrameSeq, Gen, NodeId, Phys, mutant};
@@ -270,6 +270,35 @@ impl Checkpoint {
         let body = &bytes[BLOCK_SIZE..BLOCK_SIZE + sections.body_len as usize];
         decode_body(&mut cp, &sections, body).map_err(|Malformed| field("body"))?;
         Ok(cp)
+    }
+
+    /// Checks positions that came from a device against the layout of the pool, so that whoever
+    /// computes with them need not.
+    ///
+    /// # Errors
+    /// The name of the field that cannot be.
+    pub fn validate(&self, geometry: &Geometry) -> Result<(), &'static str> {
+        if !(geometry.mkfs_blocks..=geometry.limit_blocks).contains(&self.pool_blocks) {
+            return Err("size of the pool");
+        }
+        if self.tail.block >= geometry.journal_blocks {
+            return Err("journal tail");
+        }
+        let lies_past = |phys: &Phys, blocks: u64| {
+            phys.is_none() || phys.0.checked_add(blocks).is_none_or(|end| end > self.pool_blocks)
+        };
+        if self.chunks.len() > geometry.max_chunks as usize
+            || self.chunks.iter().any(|chunk| lies_past(chunk, CHUNK_BLOCKS))
+        {
+            return Err("table chunks");
+        }
+        if self.withheld.iter().any(|block| lies_past(block, 1)) {
+            return Err("withheld blocks");
+        }
+        if self.detached.iter().any(|line| lies_past(&line.slot.phys, 1)) {
+            return Err("detached subtrees");
+        }
+        Ok(())
     }
 }
 

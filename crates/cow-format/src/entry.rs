@@ -287,9 +287,11 @@ fn parse(bytes: &[u8], overflow: &[u8]) -> Result<NodeEntry, Malformed> {
     e.root.birth = Gen(r.u32()?);
     e.size_bytes = r.u64()?;
     e.cursor = r.u48()?;
-    for c in [&mut e.born, &mut e.own, &mut e.mapped, &mut e.unique] {
-        *c = Count { data: count(r)?, map: count(r)? };
+    for c in [&mut e.born, &mut e.own, &mut e.mapped] {
+        // All ones would be more blocks than there can be.
+        *c = Count { data: r.u48()?.min(UNKNOWN - 1), map: r.u48()?.min(UNKNOWN - 1) };
     }
+    e.unique = Count { data: count(r)?, map: count(r)? };
     for blob in [&mut e.row, &mut e.props] {
         *blob = BlobRef { phys: Phys(r.u48()?), crc: r.u32()?, len: r.u32()? };
     }

@@ -101,6 +101,41 @@ fn checkpoint_round_trip_and_damage() {
     }
 }
 
+/// Positions that whoever computes with them may believe.
+#[test]
+fn a_checkpoint_that_does_not_fit_its_pool_is_refused() {
+    let options = LayoutOptions {
+        blocks: 40_000,
+        journal_blocks: Some(100),
+        limit_blocks: Some(50_000),
+        max_chunks: Some(1),
+        preallocated: false,
+    };
+    let layout = Geometry::plan(&options).unwrap();
+    let chunks = vec![Phys(40_000 - 512)];
+    let tail = JournalPos { block: 99, seq: FrameSeq(1), chain: 1 };
+    let slot = Slot { phys: Phys(39_999), birth: Gen(1), crc: 1 };
+    let line = Detached { node: NodeId(1), level: 0, index: 0, slot, cursor: 0 };
+    let withheld = vec![Phys(39_999)];
+    let (pool_blocks, detached) = (40_000, vec![line]);
+    let good =
+        Checkpoint { pool_blocks, tail, chunks, withheld, detached, ..Checkpoint::default() };
+    assert_eq!(good.validate(&layout), Ok(()));
+    let refused = |change: &dyn Fn(&mut Checkpoint), field: &'static str| {
+        let mut bad = good.clone();
+        change(&mut bad);
+        assert_eq!(bad.validate(&layout), Err(field));
+    };
+    refused(&|cp| cp.pool_blocks = 39_999, "size of the pool");
+    refused(&|cp| cp.pool_blocks = 50_001, "size of the pool");
+    refused(&|cp| cp.tail.block = 100, "journal tail");
+    refused(&|cp| cp.chunks[0].0 += 1, "table chunks");
+    refused(&|cp| cp.chunks[0] = Phys(u64::MAX), "table chunks");
+    refused(&|cp| cp.chunks.push(Phys(30_000)), "table chunks");
+    refused(&|cp| cp.withheld[0].0 += 1, "withheld blocks");
+    refused(&|cp| cp.detached[0].slot.phys = Phys(1 << 63), "detached subtrees");
+}
+
 #[test]
 fn map_node_round_trip_and_every_bit() {
     let mut node = MapNode::empty(FamilyId(3), 0, 12, Gen(5));

@@ -7,15 +7,19 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use cow_sim::corruption::contents::contents;
+use cow_sim::corruption::exercise::exercise;
+use cow_sim::corruption::forge::Forge;
 use cow_sim::corruption::harm::{Harm, bits, sectors};
 use cow_sim::corruption::specimen::Specimen;
 use cow_sim::corruption::verdict::{Depth, Outcome, judge, kind_of};
-use cow_sim::rng::mix;
-use cow_sim::run::{for_range, fresh_start};
+use cow_sim::rng::{Rng, mix};
+use cow_sim::run::{caught, for_range, for_seeds, fresh_start};
 use std::collections::BTreeMap;
 
 /// Bits of headers of which a run tries one.
 const ONE_OF: u64 = 8;
+/// Forged pools of a run.
+const FORGED: u64 = 1000;
 /// Failures that are told of.
 const TOLD: usize = 20;
 
@@ -154,4 +158,26 @@ fn a_planted_fault_is_found() {
     };
     assert!(found("anydata"));
     assert!(!found(""));
+}
+
+/// Structures that say anything, with right checksums. `COW_SIM_SEEDS` asks for more.
+#[test]
+fn forged_pools() {
+    let specimens = [Specimen::whole().unwrap(), Specimen::scarred().unwrap()];
+    let judged = for_seeds("forged_pools", FORGED, |seed| {
+        let mut rng = Rng::new(seed);
+        let forge = Forge::new(&specimens[seed as usize % 2]).ok_or("no pool")?;
+        let input: Vec<u8> = (0..12 * rng.range(1, 4)).map(|_| rng.word() as u8).collect();
+        let disk = forge.forge(&input);
+        let ended = caught(|| exercise(&disk, &specimens[seed as usize % 2].config, seed));
+        if let Err(text) = &ended {
+            println!("seed {seed}: {text:.300}");
+        }
+        Ok(ended.is_err())
+    });
+    let failures = judged.iter().filter(|failed| **failed).count();
+    assert!(
+        failures == 0,
+        "{failures} failures; one of them again: COW_SIM_START=... COW_SIM_SEEDS=1"
+    );
 }

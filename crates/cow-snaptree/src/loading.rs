@@ -14,6 +14,9 @@ use cow_format::{FamilyId, Gen, NodeId, VolumeId};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+/// The largest volume.
+const MAX_BYTES: u64 = 4 << 50;
+
 /// A tree whose entries come one by one, in any order, so that they need not all be in memory twice.
 #[derive(Debug)]
 pub struct Loading {
@@ -176,6 +179,12 @@ fn check_entry(counters: &Counters, entry: &NodeEntry) -> Result<(), TreeError> 
     }
     if entry.label_gen == Gen(0) || entry.volume == VolumeId(0) || entry.family == FamilyId(0) {
         return corrupt(format!("node {id}: gen, volume or family is 0"));
+    }
+    if entry.size_bytes > MAX_BYTES {
+        return corrupt(format!("node {id}: {} bytes are more than 4 PiB", entry.size_bytes));
+    }
+    if entry.root.birth > entry.label_gen {
+        return corrupt(format!("node {id}: its root is younger than itself"));
     }
     Ok(())
 }

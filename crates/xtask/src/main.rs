@@ -1,4 +1,4 @@
-//! The project's chores: `cargo xtask test`, `ci`, `tidy`, `campaign` and `invariants`.
+//! The project's chores: `cargo xtask test`, `ci`, `tidy`, `campaign`, `invariants` and `fuzz`.
 //!
 //! What a chore needs from the machine it finds or installs by itself, so that a clean checkout on a
 //! new machine needs one command. Nothing here is linked into the product.
@@ -6,6 +6,7 @@
 
 mod campaign;
 mod ci;
+mod fuzz;
 mod guest;
 mod invariants;
 mod metadata;
@@ -28,6 +29,9 @@ usage: cargo xtask <command>
   campaign [--minutes N] [--seed S] [--resume FILE] [--threads T]
                                        crashes, failures and swarm runs in the simulator, for so long
   invariants [--only MUTANT]           plants every fault, runs what should find it, writes docs/invariants.md
+  fuzz [TARGET...] [--minutes N | --seconds N] [--minimise]
+                                       the fuzz targets, ten minutes each unless told otherwise; or few inputs
+                                       of those that were found go to those that are kept
   tidy                                 arrows between crates, module circles, licences, sizes, words
 ";
 
@@ -39,6 +43,7 @@ fn main() -> ExitCode {
             "campaign" => campaign::run(rest),
             "invariants" => invariants::run(rest),
             "ci" => ci::run(rest),
+            "fuzz" => fuzz::run(rest),
             "tidy" if rest.is_empty() => tidy::run(),
             "help" | "--help" | "-h" => {
                 print!("{USAGE}");

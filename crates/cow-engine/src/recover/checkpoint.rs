@@ -60,7 +60,15 @@ async fn read_area(cx: &Cx, sb: &Superblock, area: usize) -> Result<Option<Check
         let whole =
             read_twice(cx, at, blocks as usize, attempt > 0, "read of a checkpoint").await?;
         match Checkpoint::decode(&whole, tag, at) {
-            Ok(cp) if Checkpoint::area(cp.seq) == area => return Ok(Some(cp)),
+            Ok(cp) if Checkpoint::area(cp.seq) == area => {
+                return match cp.validate(&sb.geometry) {
+                    Ok(()) => Ok(Some(cp)),
+                    Err(field) => Err(Error::Corrupt(format!(
+                        "checkpoint {} at block {at}: {field} cannot be",
+                        cp.seq
+                    ))),
+                };
+            }
             _ => {}
         }
     }
@@ -90,6 +98,13 @@ pub(super) async fn build(
     let mut loading = Loading::new(counters, table::used_slots(&cp));
     table::read(cx, sb, &cp, &mut loading).await?;
     let mut tree = loading.finish()?;
+    for line in &cp.detached {
+        if tree.node(line.node).is_some_and(|node| line.slot.birth > node.entry.label_gen) {
+            let (seq, node) = (cp.seq, line.node);
+            let text = format!("checkpoint {seq}: a detached subtree is younger than node {node}");
+            return Err(Error::Corrupt(text));
+        }
+    }
     tree.set_detached(cp.detached.iter().map(|line| line.node).collect());
     tree.set_total_slots(cp.chunks.len() as u32 * CHUNK_ENTRIES);
     let tag = sb.pool_tag();

@@ -89,6 +89,8 @@ fn a_table_that_cannot_be_is_refused() {
     check("never given out", &|e| e[1].1.label_gen = Gen(counters.last_gen.0 + 1));
     check("never given out", &|e| e[1].1.id = NodeId(counters.last_node.0 + 1));
     check("gen, volume or family is 0", &|e| e[0].1.label_gen = Gen(0));
+    check("its root is younger", &|e| e[0].1.root.birth = Gen(e[0].1.label_gen.0 + 1));
+    check("4 PiB", &|e| e[0].1.size_bytes = (4 << 50) + 1);
     check("cannot stand below", &|e| e[1].1.family = FamilyId(77));
     check(": kind", &|e| e[1].1.kind = NodeKind::Pool);
     check("cannot stand below", &|e| e[id("b")].1.kind = NodeKind::Head);

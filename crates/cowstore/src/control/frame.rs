@@ -34,19 +34,24 @@ pub(crate) fn write(
     (&mut &*stream).write_all(&frame[sent..])
 }
 
-/// Reads frames from a stream.
-pub(crate) struct Reader<'a> {
+/// Reads frames from a stream, and takes the descriptors that come with them.
+pub struct Reader<'a> {
     stream: &'a UnixStream,
     files: Vec<OwnedFd>,
 }
 
 impl<'a> Reader<'a> {
-    pub(crate) fn new(stream: &'a UnixStream) -> Self {
+    /// At the first frame of `stream`.
+    pub fn new(stream: &'a UnixStream) -> Self {
         Self { stream, files: Vec::new() }
     }
 
     /// The next frame's JSON; `None` when the peer has ended between two frames.
-    pub(crate) fn bytes(&mut self) -> io::Result<Option<Vec<u8>>> {
+    ///
+    /// # Errors
+    /// `InvalidData` for a frame that is too long, `UnexpectedEof` for one that is not whole, and what
+    /// the system says.
+    pub fn bytes(&mut self) -> io::Result<Option<Vec<u8>>> {
         let mut head = [0; 4];
         match self.fill(&mut head)? {
             0 => return Ok(None),
@@ -73,7 +78,7 @@ impl<'a> Reader<'a> {
 
     /// The descriptor that came with the last frame. If there were several, the first; the
     /// others are closed.
-    pub(crate) fn take_file(&mut self) -> Option<OwnedFd> {
+    pub fn take_file(&mut self) -> Option<OwnedFd> {
         self.files.drain(..).next()
     }
 

@@ -36,7 +36,9 @@ mod wire;
 
 pub use crate::dispatch::Host;
 pub use client::ControlClient;
+pub use frame::Reader as FrameReader;
 pub use server::ControlServer;
+pub use wire::parse_verb;
 
 /// The number of this protocol.
 pub const PROTOCOL: u32 = 1;

@@ -69,8 +69,11 @@ pub(crate) enum ServerMessage {
     Error(WireError),
 }
 
-/// Reads the frame of a verb. One that is unknown is told from one that is malformed.
-pub(crate) fn parse_verb(bytes: &[u8]) -> Result<Verb, Error> {
+/// Reads the JSON of a verb. One that is unknown is told from one that is malformed.
+///
+/// # Errors
+/// `Unsupported` for an unknown verb, `Invalid` for anything else that is none.
+pub fn parse_verb(bytes: &[u8]) -> Result<Verb, Error> {
     #[derive(Deserialize)]
     struct Name {
         verb: String,
