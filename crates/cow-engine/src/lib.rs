@@ -245,7 +245,7 @@ impl Engine {
         let memory = pool.active.bytes() >= layer_bytes;
         let changed = roots || !pool.active.is_empty() || pool.last_record >= pool.cp.tail.seq;
         let old = (changed || owes) && now_ns.saturating_sub(pool.fold_begun_ns) >= FOLD_AFTER_NS;
-        if journal || memory || old {
+        if journal || memory || old || pool.hoards() {
             pool.fold_begun_ns = now_ns;
             core.fold.wanted = true;
         }

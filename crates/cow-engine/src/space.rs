@@ -31,6 +31,20 @@ pub(crate) enum Tier {
     Reclaim,
 }
 
+/// A fold for the sake of free space writes at most one block for so many of data that it takes in.
+const HOARD_PER_BLOCK: u64 = 16;
+
+impl Pool {
+    /// Whether so much was written since the last fold that what it replaced would be missed: a pool that
+    /// waits until nothing is free has only the single blocks to give that came back last, and a random
+    /// write costs the device as much as it would in place. What a fold writes for that must be little.
+    pub(crate) fn hoards(&self) -> bool {
+        let data = self.active.data_blocks();
+        data > self.alloc.free_blocks() / 8
+            && data / HOARD_PER_BLOCK >= self.active.reserve_blocks() + FOLD_BASE
+    }
+}
+
 impl Core {
     pub(crate) fn slop_blocks(&self) -> u64 {
         let blocks = self.pool.as_ref().map_or(0, |p| p.pool_blocks);

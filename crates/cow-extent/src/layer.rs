@@ -142,6 +142,7 @@ pub struct Layers {
     nodes: HashMap<NodeId, NodeLayer>,
     bytes: usize,
     reserve: u64,
+    data_blocks: u64,
 }
 
 impl Layers {
@@ -158,6 +159,11 @@ impl Layers {
     /// Blocks that the fold of all layers may write as map nodes and kill rows.
     pub fn reserve_blocks(&self) -> u64 {
         self.reserve
+    }
+
+    /// Blocks of data that were written into any of them, those overwritten since included.
+    pub fn data_blocks(&self) -> u64 {
+        self.data_blocks
     }
 
     /// Blocks that were written and overwritten since the last fold.
@@ -213,6 +219,7 @@ impl Layers {
             done += count;
         }
         self.nodes.entry(node).or_default().data_blocks += crcs.len() as u64;
+        self.data_blocks += crcs.len() as u64;
     }
 
     /// `blocks` blocks from `lba` on read as zeros.
@@ -265,6 +272,7 @@ impl Layers {
         let layer = self.nodes.entry(node).or_default();
         layer.dead.push(phys);
         layer.data_blocks += 1;
+        self.data_blocks += 1;
         self.bytes += DEAD_BYTES;
     }
 
