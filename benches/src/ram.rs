@@ -211,7 +211,7 @@ impl Ram {
                 self.device.read(at, &mut buf);
                 (id, Ok(()), Some(buf))
             }
-            Action::Write { id, mut at, bufs } => {
+            Action::Write { id, mut at, bufs, .. } => {
                 for slice in &bufs {
                     self.device.write(at, slice);
                     at = at.offset(slice.block_count() as u64);

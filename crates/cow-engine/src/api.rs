@@ -83,6 +83,9 @@ pub enum Action {
         at: Phys,
         /// What to write.
         bufs: Vec<BufSlice>,
+        /// Nobody waits for it: it may be kept for a moment, to be written together with what follows
+        /// it. No longer than until the next action that is no read, and not while all is idle.
+        lazy: bool,
     },
     /// Make durable every write that was *completed* before this action was emitted.
     Flush {

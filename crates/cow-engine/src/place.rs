@@ -119,7 +119,7 @@ impl Core {
         if let Some(pool) = &mut self.pool {
             pool.inflight.insert(at, run);
         }
-        self.io.issue(Waiter::Data(at), |id| Action::Write { id, at, bufs });
+        self.io.issue(Waiter::Data(at), |id| Action::Write { id, at, bufs, lazy: true });
     }
 
     /// Whether `blocks` blocks of data have to be written before they are sequenced. So it is where

@@ -53,7 +53,7 @@ impl Cx {
         at: Phys,
         bufs: Vec<BufSlice>,
     ) -> impl Future<Output = Result<(), IoFailure>> + use<> {
-        let future = self.issue(|id| Action::Write { id, at, bufs });
+        let future = self.issue(|id| Action::Write { id, at, bufs, lazy: false });
         async move { future.await.0 }
     }
 

@@ -22,6 +22,13 @@ pub trait Driver: Send {
     /// Every request comes back through `wait`, those refused at once included.
     fn submit(&mut self, request: IoRequest);
 
+    /// Takes a write on that nobody waits for: a driver that joins writes which follow one another
+    /// may keep it for a moment, `kick` notwithstanding. It goes with the next request that is no
+    /// read, with the next `wait` that may sleep, and when there is enough of it.
+    fn submit_lazily(&mut self, request: IoRequest) {
+        self.submit(request);
+    }
+
     /// Pushes what is queued to the kernel or the workers.
     fn kick(&mut self);
 

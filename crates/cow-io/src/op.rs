@@ -136,6 +136,15 @@ impl Op {
         }
     }
 
+    pub(crate) fn is_read(&self) -> bool {
+        self.kind == OpKind::Read
+    }
+
+    /// Bytes of a write that are not written yet.
+    pub(crate) fn left(&self) -> u64 {
+        if let Body::Write { vector, .. } = &self.body { vector.left() } else { 0 }
+    }
+
     /// Whether only a blocking call can do it.
     pub(crate) fn must_block(&self) -> bool {
         matches!(self.body, Body::DiscardDevice { .. } | Body::Grow)

@@ -6,6 +6,7 @@
 //!               └── the rest of a short transfer, a retry ───┘
 //! ```
 //!
+//! * Writes that nobody waits for are kept until enough of them can be written as one ([`held`]).
 //! * At most `capacity` submissions are under way, and the completion queue is twice as long:
 //!   `push` does not look whether it will overflow, so we must.
 //! * A request sits in the slab from `submit` to its completion, and its memory with it: see
@@ -20,6 +21,7 @@
 
 mod entry;
 mod fixed;
+mod held;
 mod outgoing;
 mod ring;
 mod setup;
@@ -90,6 +92,24 @@ impl UringDriver {
         });
     }
 
+    fn take_on(&mut self, request: IoRequest, lazily: bool) {
+        self.in_flight += 1;
+        let op = match Op::new(&self.image, request) {
+            Ok(op) => op,
+            Err(done) => return self.ready.push(done),
+        };
+        match &mut self.ring {
+            _ if op.is_complete() => self.ready.push(op.finish(Ok(()))),
+            Ok(_) if op.must_block() => self.delegate(op),
+            Ok(ring) if lazily => ring.queue_lazily(op),
+            Ok(ring) => ring.queue(op),
+            Err(errno) => {
+                let result = Err(op.error(*errno));
+                self.ready.push(op.finish(result));
+            }
+        }
+    }
+
     /// Gives a request to the thread for blocking calls, which is started at its first.
     fn delegate(&mut self, op: Op) {
         if self.helper.is_none() {
@@ -142,20 +162,11 @@ impl UringDriver {
 
 impl Driver for UringDriver {
     fn submit(&mut self, request: IoRequest) {
-        self.in_flight += 1;
-        let op = match Op::new(&self.image, request) {
-            Ok(op) => op,
-            Err(done) => return self.ready.push(done),
-        };
-        match &mut self.ring {
-            _ if op.is_complete() => self.ready.push(op.finish(Ok(()))),
-            Ok(_) if op.must_block() => self.delegate(op),
-            Ok(ring) => ring.queue(op),
-            Err(errno) => {
-                let result = Err(op.error(*errno));
-                self.ready.push(op.finish(result));
-            }
-        }
+        self.take_on(request, false);
+    }
+
+    fn submit_lazily(&mut self, request: IoRequest) {
+        self.take_on(request, true);
     }
 
     fn kick(&mut self) {

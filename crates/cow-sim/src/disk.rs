@@ -286,7 +286,7 @@ impl SimDisk {
                 self.counts.read.add(blocks);
                 InFlight { id, at: at.0, blocks, kind: Kind::Read { buf, bypass_cache } }
             }
-            Action::Write { id, at, bufs } => self.issue_write(id, at, &bufs),
+            Action::Write { id, at, bufs, .. } => self.issue_write(id, at, &bufs),
             Action::Flush { id } => {
                 self.counts.flush.add(0);
                 InFlight { id, at: 0, blocks: 0, kind: Kind::Flush { covers: self.stamp } }

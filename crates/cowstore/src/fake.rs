@@ -58,7 +58,7 @@ impl Fake {
         pattern.fill(0x5a);
         self.checkpoint = Some((op, step + 1));
         actions.push(match step {
-            0 => Action::Write { id, at, bufs: vec![BufSlice::whole(pattern)] },
+            0 => Action::Write { id, at, bufs: vec![BufSlice::whole(pattern)], lazy: false },
             1 => Action::Flush { id },
             2 => Action::Read { id, at, buf: Buf::zeroed(2), bypass_cache: true },
             _ => {

@@ -345,8 +345,13 @@ impl<'a, M: Machine> Reactor<'a, M> {
                     }
                     (id, IoOp::Read { offset, buf })
                 }
-                Action::Write { id, at, bufs } => {
-                    (id, IoOp::Write { offset: at.byte_offset(), bufs })
+                Action::Write { id, at, bufs, lazy } => {
+                    let op = IoOp::Write { offset: at.byte_offset(), bufs };
+                    if lazy {
+                        self.desk.driver.submit_lazily(IoRequest { tag: id.0, op });
+                        continue;
+                    }
+                    (id, op)
                 }
                 Action::Flush { id } => (id, IoOp::Flush),
                 Action::Discard { id, at, blocks } => {

@@ -1,7 +1,10 @@
-//! Writes that nobody waits for, joined to one until there is enough of it: what a write costs below
-//! hardly depends on its length, and random writes get places that follow one another.
+//! Writes that nobody waits for, kept until there is enough of them. Random writes get places that
+//! follow one another, as far as the pool has such: those become one write, and what one costs below
+//! hardly depends on its length. Several that are submitted together are at least announced to the
+//! device together.
 
 use crate::op::Op;
+use std::mem;
 use std::time::{Duration, Instant};
 
 /// As many bytes are written without further delay.
@@ -9,50 +12,43 @@ const ENOUGH_BYTES: u64 = 256 << 10;
 /// Nothing is kept longer while the reactor is awake; it is kept no longer at all when that sleeps.
 const MOMENT: Duration = Duration::from_micros(250);
 
-/// At most one write.
+/// The writes, in their order.
 pub(super) struct Held {
-    write: Option<(Op, Instant)>,
+    writes: Vec<Op>,
+    bytes: u64,
+    since: Instant,
     moment: Duration,
 }
 
 impl Default for Held {
     fn default() -> Self {
-        Self { write: None, moment: MOMENT }
+        Self { writes: Vec::new(), bytes: 0, since: Instant::now(), moment: MOMENT }
     }
 }
 
 impl Held {
-    /// Keeps a write; returns one that is kept no longer.
-    pub(super) fn keep(&mut self, op: Op) -> Option<Op> {
-        let Some((mut held, since)) = self.write.take() else { return self.begin(op) };
-        match held.join(op) {
-            Ok(()) if held.left() < ENOUGH_BYTES => {
-                self.write = Some((held, since));
-                None
-            }
-            Ok(()) => Some(held),
-            Err(op) => {
-                self.write = Some((op, Instant::now()));
-                Some(held)
-            }
+    /// Keeps a write. Whether there is enough.
+    pub(super) fn keep(&mut self, op: Op) -> bool {
+        if self.writes.is_empty() {
+            self.since = Instant::now();
         }
+        self.bytes += op.left();
+        let apart = match self.writes.last_mut() {
+            Some(last) => last.join(op).err(),
+            None => Some(op),
+        };
+        self.writes.extend(apart);
+        self.bytes >= ENOUGH_BYTES
     }
 
-    fn begin(&mut self, op: Op) -> Option<Op> {
-        if op.left() >= ENOUGH_BYTES {
-            return Some(op);
-        }
-        self.write = Some((op, Instant::now()));
-        None
-    }
-
-    /// Whether it was kept long enough.
+    /// Whether the first was kept long enough.
     pub(super) fn is_due(&self) -> bool {
-        self.write.as_ref().is_some_and(|(_, since)| since.elapsed() >= self.moment)
+        !self.writes.is_empty() && self.since.elapsed() >= self.moment
     }
 
-    pub(super) fn take(&mut self) -> Option<Op> {
-        self.write.take().map(|(op, _)| op)
+    pub(super) fn take(&mut self) -> Vec<Op> {
+        self.bytes = 0;
+        mem::take(&mut self.writes)
     }
 
     /// Nothing is due before it was kept so long.

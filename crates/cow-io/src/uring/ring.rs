@@ -18,6 +18,7 @@
 //! pages, until it has taken the ring apart.
 
 use super::fixed::Fixed;
+use super::held::Held;
 use super::outgoing::Outgoing;
 use super::watches::Watches;
 use super::{entry, setup};
@@ -52,6 +53,7 @@ pub(super) struct Ring {
     slab: Slab,
     /// Slots that wait for room in the ring, those of unfinished requests first.
     backlog: VecDeque<u32>,
+    held: Held,
     /// How many ops the ring has.
     under_way: usize,
     capacity: usize,
@@ -81,6 +83,7 @@ impl Ring {
             notifier,
             slab: Slab::default(),
             backlog: VecDeque::new(),
+            held: Held::default(),
             under_way: 0,
             capacity,
             is_disabled,
@@ -101,7 +104,28 @@ impl Ring {
 
     /// Takes a request on; it stays in the backlog for now. A write that follows the one before it
     /// becomes part of that.
-    pub(super) fn queue(&mut self, mut op: Op) {
+    pub(super) fn queue(&mut self, op: Op) {
+        if !op.is_read() {
+            self.let_go();
+        }
+        self.push_back(op);
+    }
+
+    /// Takes a write on that may be kept for a while.
+    pub(super) fn queue_lazily(&mut self, op: Op) {
+        if self.held.keep(op) {
+            self.let_go();
+        }
+    }
+
+    /// What was kept is kept no longer.
+    fn let_go(&mut self) {
+        for op in self.held.take() {
+            self.push_back(op);
+        }
+    }
+
+    fn push_back(&mut self, mut op: Op) {
         if let Some(last) = self.backlog.back().and_then(|&slot| self.slab.get_mut(slot)) {
             match last.join(op) {
                 Ok(()) => return,
@@ -155,6 +179,9 @@ impl Ring {
 
     /// Like `submit`, and waits for a completion or a notification, no longer than `left`.
     pub(super) fn enter(&mut self, left: Option<Duration>) -> io::Result<()> {
+        if left != Some(Duration::ZERO) {
+            self.let_go();
+        }
         self.fill()?;
         if left != Some(Duration::ZERO)
             && let Err(error) = self.watches.arm(&mut self.ring)
@@ -193,6 +220,9 @@ impl Ring {
 
     /// Moves the backlog into the submission queue, as far as it may.
     fn fill(&mut self) -> io::Result<()> {
+        if self.held.is_due() {
+            self.let_go();
+        }
         if self.is_disabled {
             self.ring.submitter().register_enable_rings()?;
             self.is_disabled = false;
@@ -268,6 +298,7 @@ impl Ring {
 
     /// Fails all requests with `errno`, and leaks those that the kernel may still be at.
     pub(super) fn abandon(mut self, errno: i32, done: &mut Vec<IoDone>) {
+        self.let_go();
         for slot in mem::take(&mut self.backlog) {
             if let Some(op) = self.slab.remove(slot) {
                 let result = Err(op.error(errno));
@@ -293,6 +324,7 @@ impl Ring {
             self.reap(&mut done);
             // Requests not begun, the rest of short transfers, and parts of what failed.
             self.backlog.clear();
+            self.held.take();
             if self.under_way == 0 {
                 return Ok(());
             }
@@ -309,6 +341,10 @@ impl Ring {
 
     pub(super) fn capacity(&self) -> usize {
         self.capacity
+    }
+
+    pub(super) fn held(&mut self) -> &mut Held {
+        &mut self.held
     }
 
     /// Whether threads other than the first may use it.

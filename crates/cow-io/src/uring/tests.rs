@@ -289,3 +289,64 @@ fn messages_go_together() {
     assert!(Message::new(&[0; 33], None).is_none());
     assert!(Message::new(&[0], Some((Buf::zeroed(1), 4000..4097))).is_none());
 }
+
+fn write_lazily(driver: &mut UringDriver, tag: u64, block: u64) {
+    let bufs = vec![BufSlice::whole(Buf::zeroed(1))];
+    driver.submit_lazily(IoRequest { tag, op: IoOp::Write { offset: block * 4096, bufs } });
+}
+
+/// Takes what is over, and does not wait; how many requests the kernel has.
+fn look(driver: &mut UringDriver) -> usize {
+    driver.kick();
+    let under_way = driver.ring.as_ref().ok().unwrap().under_way();
+    driver.wait(&mut Vec::new(), Some(Duration::ZERO));
+    under_way
+}
+
+/// Writes that nobody waits for are one write, which a read does not bring forward; a flush, a wait
+/// and time do.
+#[test]
+fn lazy_writes_wait_for_others() {
+    let Some((_dir, _, mut driver)) = driver() else { return };
+    let set = |driver: &mut UringDriver, moment| {
+        driver.ring.as_mut().ok().unwrap().held().set_moment(moment);
+    };
+    set(&mut driver, Duration::from_secs(3600));
+    (0..20).for_each(|i| write_lazily(&mut driver, i, i));
+    assert_eq!(look(&mut driver), 0);
+    let buf = driver.buffers.zeroed(1);
+    driver.submit(IoRequest { tag: 100, op: IoOp::Read { offset: 0, buf } });
+    assert_eq!(look(&mut driver), 1, "the read alone");
+    driver.submit(IoRequest { tag: 101, op: IoOp::Flush });
+    assert_eq!(look(&mut driver), 2, "the flush, and all writes as one");
+    assert!(take_all(&mut driver).iter().all(|done| done.result.is_ok()));
+
+    // The last of these does not follow. A wait that may sleep.
+    (0..20).for_each(|i| write_lazily(&mut driver, i, i));
+    write_lazily(&mut driver, 20, 1000);
+    assert_eq!(look(&mut driver), 0);
+    let done = take_all(&mut driver);
+    assert_eq!(done.iter().filter(|done| done.result.is_ok()).count(), done.len());
+    assert_eq!(driver.in_flight(), 0);
+
+    // Enough of them.
+    (0..63).for_each(|i| write_lazily(&mut driver, i, i * 3));
+    assert_eq!(look(&mut driver), 0);
+    write_lazily(&mut driver, 63, 63 * 3);
+    let ring = driver.ring.as_mut().ok().unwrap();
+    ring.submit().unwrap();
+    assert_eq!(ring.under_way(), 63, "as many as the ring holds");
+    assert_eq!(take_all(&mut driver).len(), 64);
+
+    write_lazily(&mut driver, 1, 1);
+    set(&mut driver, Duration::ZERO);
+    assert_eq!(look(&mut driver), 1, "its time is over");
+    take_all(&mut driver);
+
+    // None of a ring that ends is forgotten.
+    set(&mut driver, Duration::from_secs(3600));
+    write_lazily(&mut driver, 7, 7);
+    driver.lose(&io::Error::from_raw_os_error(libc::EBADF));
+    let done = take_all(&mut driver);
+    assert_eq!((done.len(), done[0].tag, done[0].result.is_err()), (1, 7, true));
+}

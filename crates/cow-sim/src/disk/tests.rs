@@ -6,7 +6,12 @@ fn write(disk: &mut SimDisk, id: u64, at: u64, tokens: &[u64]) {
     for (index, &token) in tokens.iter().enumerate() {
         fill(token, buf.block_mut(index));
     }
-    disk.issue(Action::Write { id: IoId(id), at: Phys(at), bufs: vec![BufSlice::whole(buf)] });
+    disk.issue(Action::Write {
+        id: IoId(id),
+        at: Phys(at),
+        bufs: vec![BufSlice::whole(buf)],
+        lazy: false,
+    });
 }
 
 fn value(disk: &SimDisk, block: u64) -> Value {

@@ -136,7 +136,7 @@ impl<const BUG: u8> Fake<BUG> {
         self.unwritten.insert(self.seq);
         self.io.insert(id, self.seq);
         let bufs = vec![BufSlice::whole(head), BufSlice::whole(body)];
-        actions.push(Action::Write { id, at, bufs });
+        actions.push(Action::Write { id, at, bufs, lazy: false });
     }
 
     /// Begins to read the log.

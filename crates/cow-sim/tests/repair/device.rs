@@ -63,7 +63,7 @@ impl BlocksMut for Device<'_> {
     fn write(&mut self, at: Phys, buf: &Buf) -> Result<(), WriteError> {
         self.writes += 1;
         let bytes = BufSlice::whole(Buf::from_bytes(buf));
-        self.run(|id| Action::Write { id, at, bufs: vec![bytes] })
+        self.run(|id| Action::Write { id, at, lazy: false, bufs: vec![bytes] })
     }
 
     fn flush(&mut self) -> Result<(), WriteError> {
