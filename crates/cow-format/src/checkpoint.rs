@@ -295,7 +295,7 @@ impl Checkpoint {
         if self.withheld.iter().any(|block| lies_past(block, 1)) {
             return Err("withheld blocks");
         }
-        if self.detached.iter().any(|line| lies_past(&line.slot.phys, 1)) {
+        if self.detached.iter().any(|line| line.slot.is_mapped() && lies_past(&line.slot.phys, 1)) {
             return Err("detached subtrees");
         }
         Ok(())
