@@ -33,6 +33,9 @@ pub(crate) struct FoldState {
     pub(crate) left: u64,
     /// Blocks that the running fold needs for the kill rows of nodes that others were spliced into.
     pub(crate) splice_blocks: u64,
+    /// The last one that took data in freed half as much at least: what is written now replaces other
+    /// data.
+    pub(crate) frees_much: bool,
     /// Freed blocks in quarantine: checkpoint that freed them, number of its publication.
     pub(crate) batches: VecDeque<(u64, u64)>,
     /// Blocks of map nodes and blobs that the device did not give since the fold began.

@@ -234,6 +234,7 @@ impl Engine {
         let mut core = self.cx.core();
         core.watch_level();
         let (layer_bytes, now_ns) = (core.config.layer_bytes, core.now_ns);
+        let frees = core.fold.frees_much;
         let roots = !core.seal.unsaved.is_empty();
         let running = core.fold.running;
         let idle = core.serving && !running;
@@ -245,7 +246,7 @@ impl Engine {
         let memory = pool.active.bytes() >= layer_bytes;
         let changed = roots || !pool.active.is_empty() || pool.last_record >= pool.cp.tail.seq;
         let old = (changed || owes) && now_ns.saturating_sub(pool.fold_begun_ns) >= FOLD_AFTER_NS;
-        if journal || memory || old || pool.hoards() {
+        if journal || memory || old || (frees && pool.hoards()) {
             pool.fold_begun_ns = now_ns;
             core.fold.wanted = true;
         }

@@ -35,9 +35,10 @@ pub(crate) enum Tier {
 const HOARD_PER_BLOCK: u64 = 16;
 
 impl Pool {
-    /// Whether so much was written since the last fold that what it replaced would be missed: a pool that
-    /// waits until nothing is free has only the single blocks to give that came back last, and a random
-    /// write costs the device as much as it would in place. What a fold writes for that must be little.
+    /// Whether so much was written since the last fold that what it replaced would be missed, provided that it
+    /// replaces something: a pool that waits until nothing is free has only the single blocks to give that
+    /// came back last, and a random write costs the device as much as it would in place. What a fold writes
+    /// for that must be little.
     pub(crate) fn hoards(&self) -> bool {
         let data = self.active.data_blocks();
         data > self.alloc.free_blocks() / 8

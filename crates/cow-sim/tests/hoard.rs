@@ -35,6 +35,15 @@ fn what_was_replaced_comes_back_early() {
     pool.must(Op::Open { read_only: false });
     let export = pool.volume("v", 32 * MIB, &[]);
     let mut rng = Rng::new(1);
+    // Until a fold has seen that data is replaced, there is none for its sake.
+    for lba in 0..LIVE_BLOCKS {
+        pool.write(export, lba, 1).unwrap();
+    }
+    pool.must(Op::Checkpoint);
+    for _ in 0..LIVE_BLOCKS {
+        pool.write(export, rng.below(LIVE_BLOCKS), 1).unwrap();
+    }
+    pool.must(Op::Checkpoint);
     let (writes, mut least) = (40_000, u64::MAX);
     let (_, folds_before, nodes_before) = counts(&mut pool);
     for i in 0..writes {
@@ -48,7 +57,7 @@ fn what_was_replaced_comes_back_early() {
     let (_, folds, nodes) = counts(&mut pool);
     let (folds, nodes) = (folds - folds_before, nodes - nodes_before);
     println!("{folds} folds wrote {nodes} map nodes; {least} blocks were always free");
-    assert!(least > POOL_BLOCKS / 2, "only {least} blocks were free");
+    assert!(least > POOL_BLOCKS * 2 / 5, "only {least} blocks were free");
     assert!(nodes <= writes / 16, "{nodes} map nodes for {writes} blocks of data");
     pool.check();
 }

@@ -53,6 +53,10 @@ impl Fold {
         if self.freed > 0 {
             core.fold.batches.push_back((cp_seq + late, publication + late));
         }
+        let data = self.layers.data_blocks();
+        if data > 0 {
+            core.fold.frees_much = self.freed >= data / 2;
+        }
         core.stats.folds += 1;
         core.stats.blocks_freed += self.freed;
         if mutant::is("noquarantine") {
