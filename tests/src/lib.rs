@@ -5,6 +5,7 @@
 
 mod agent;
 mod attached;
+mod dump;
 mod guest;
 pub mod hooked;
 pub mod http;
@@ -22,6 +23,7 @@ mod tools;
 
 pub use agent::{Agent, configure, quickstart, resembles};
 pub use attached::{Attached, MountedFs, have_loops};
+pub use dump::leaf_of;
 pub use guest::{Guest, GuestFiles, Initramfs};
 pub use images::{file_hash, hash, pattern, sparse_image};
 pub use load::{Load, write_synced};

@@ -1,7 +1,7 @@
 //! `cowctl check --repair` on a pool in a file.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use cow_tests::{Place, Server, pattern};
+use cow_tests::{Place, Server, leaf_of, pattern};
 use serde_json::{Value, json};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -30,23 +30,6 @@ fn flip(place: &Place, block: u64) {
     file.read_exact_at(&mut byte, at).unwrap();
     file.write_all_at(&[byte[0] ^ 0x10], at).unwrap();
     file.sync_all().unwrap();
-}
-
-/// The block of the leaf with that index.
-fn leaf_of(dump: &Value, index: u64) -> Option<u64> {
-    match dump {
-        Value::Object(fields) => {
-            let is_leaf = fields.get("level").is_some_and(|level| level == 0)
-                && fields.get("index").is_some_and(|found| found == index);
-            let block = ["block", "phys"].iter().find_map(|key| fields.get(*key)?.as_u64());
-            if is_leaf && block.is_some() {
-                return block;
-            }
-            fields.values().find_map(|value| leaf_of(value, index))
-        }
-        Value::Array(values) => values.iter().find_map(|value| leaf_of(value, index)),
-        _ => None,
-    }
 }
 
 /// A check with these words, which ends with `code`.

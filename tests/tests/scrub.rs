@@ -1,7 +1,7 @@
 //! `cowctl scrub`: offline and beside a server, what it names, and that it goes on after a kill.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use cow_tests::{Client, Place, Server, pattern, wait_until};
+use cow_tests::{Client, Place, Server, leaf_of, pattern, wait_until};
 use serde_json::Value;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -109,23 +109,6 @@ fn it_names_what_is_damaged_offline_and_live() {
         (Some(7 << 20), Some(1 << 20), Some(leaf)),
         "{found:?}"
     );
-}
-
-/// The block of the leaf with that index, wherever the dump has it.
-fn leaf_of(dump: &Value, index: u64) -> Option<u64> {
-    match dump {
-        Value::Object(fields) => {
-            let is_leaf = fields.get("level").is_some_and(|level| level == 0)
-                && fields.get("index").is_some_and(|found| found == index);
-            let block = ["block", "phys"].iter().find_map(|key| fields.get(*key)?.as_u64());
-            if is_leaf && block.is_some() {
-                return block;
-            }
-            fields.values().find_map(|value| leaf_of(value, index))
-        }
-        Value::Array(values) => values.iter().find_map(|value| leaf_of(value, index)),
-        _ => None,
-    }
 }
 
 #[test]
