@@ -1,5 +1,7 @@
 //! Small pools that hold every structure, with all that their blocks have held before.
 
+mod cut;
+
 use crate::checked::View;
 use crate::cmd::{Cmd, SnapHow};
 use crate::disk::{Crash, Faults, SimDisk};
@@ -15,7 +17,7 @@ use cow_check::{Options, Structure};
 use cow_engine::{AckMode, Config, Engine, Op, PropEdit, SnapOptions, SnapTarget};
 use cow_format::BLOCK_SIZE;
 use cow_format::checkpoint::Checkpoint;
-use cow_format::geometry::Geometry;
+use cow_format::geometry::{Geometry, MIN_POOL_BLOCKS};
 use cow_format::mapnode;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -63,8 +65,11 @@ fn config() -> Config {
 
 impl Making {
     fn begin(journal_blocks: u64) -> Result<Self, Stop> {
+        Self::begin_with(PoolOptions { journal_blocks, max_chunks: 1, ..PoolOptions::default() })
+    }
+
+    fn begin_with(options: PoolOptions) -> Result<Self, Stop> {
         let config = config();
-        let options = PoolOptions { journal_blocks, max_chunks: 1, ..PoolOptions::default() };
         let oracle = Oracle::new(AckMode::Writeback);
         let mut pool = Pool::new(format(&options), oracle, &config, 1);
         pool.world.stand_still();
@@ -204,6 +209,24 @@ fn targets(names: &[(&str, &str)]) -> Vec<SnapTarget> {
 }
 
 impl Specimen {
+    /// A pool that was made before, of which nothing is known but what it holds.
+    ///
+    /// # Errors
+    /// When it has no superblock.
+    pub fn found(disk: SimDisk) -> Result<Self, Stop> {
+        let sb = newest_superblock(&disk).ok_or_else(|| Stop::Bug("no superblock".to_owned()))?;
+        Ok(Self {
+            disk,
+            older: BTreeMap::new(),
+            config: config(),
+            legal: Vec::new(),
+            noted: 0,
+            findings: 0,
+            layout: sb.geometry,
+            reads: BTreeMap::new(),
+        })
+    }
+
     /// Volumes, snapshots, clones and what a rollback kept; a deleted snapshot half walked, a deleted
     /// branch point, a discarded subtree half given back; kill rows, properties, holds, long names, a
     /// content root; behind the checkpoint frames of two epochs with every kind of record, a Move among
@@ -212,7 +235,35 @@ impl Specimen {
     /// # Errors
     /// What went wrong while it was made.
     pub fn whole() -> Result<Self, Stop> {
-        let mut make = Making::begin(96)?;
+        Self::everyday(Making::begin(96)?)
+    }
+
+    /// The same in a pool that has grown, with maps of every height, for [golden
+    /// images](../../../../tests/golden/README.md).
+    ///
+    /// # Errors
+    /// What went wrong while it was made.
+    pub fn grown() -> Result<Self, Stop> {
+        let blocks = 8 * MIN_POOL_BLOCKS;
+        let options = PoolOptions {
+            journal_blocks: 96,
+            max_chunks: 1,
+            limit_blocks: blocks,
+            ..PoolOptions::default()
+        };
+        let mut make = Making::begin_with(options)?;
+        make.ask(Op::GrowPool { blocks: MIN_POOL_BLOCKS + 5000 })?;
+        // Maps of every height.
+        make.run([
+            create("high", 1 << 50),
+            write("high", 1 << 35, 1, 80),
+            write("high", 1 << 27, 1, 81),
+            prop("high", "budget", "67108864"),
+        ])?;
+        Self::everyday(make)
+    }
+
+    fn everyday(mut make: Making) -> Result<Self, Stop> {
         let long = format!("v{}", "-long".repeat(12));
         make.run([
             create("a", GIB),
