@@ -5,7 +5,8 @@
 //! issue ──▶ in flight ──complete──▶ cached (readable, volatile) ──flush──▶ durable
 //! ```
 //!
-//! A flush covers the writes that were *complete* when it was emitted, nothing else. What the
+//! A flush covers the writes that were *complete* when it was emitted, nothing else. Of a transfer
+//! that falls short a part is done at once, and the rest later (`short`). What the
 //! disk decides by chance it takes from its own generator, so a seed gives the same disk.
 
 mod below;
@@ -13,6 +14,7 @@ mod counts;
 mod crash;
 mod faults;
 mod image;
+mod short;
 
 pub use counts::{Counts, Tally};
 pub use crash::Crash;
@@ -59,6 +61,10 @@ struct InFlight {
     id: IoId,
     at: u64,
     blocks: u64,
+    /// Blocks that earlier transfers of it have moved.
+    moved: u64,
+    /// When it completes, at the earliest.
+    due_ns: u64,
     kind: Kind,
 }
 
@@ -68,6 +74,7 @@ pub struct SimDisk {
     durable: Image,
     cached: BTreeMap<u64, Vec<Version>>,
     in_flight: Vec<InFlight>,
+    now_ns: u64,
     stamp: u64,
     writes: u64,
     done: u64,
@@ -102,6 +109,7 @@ impl SimDisk {
             durable,
             cached: BTreeMap::new(),
             in_flight: Vec::new(),
+            now_ns: 0,
             stamp: 0,
             writes: 0,
             done: 0,
@@ -280,34 +288,35 @@ impl SimDisk {
     /// # Panics
     /// On `Action::Reply` and `Action::Tell`, which are none.
     pub fn issue(&mut self, action: Action) {
-        let op = match action {
+        let mut op = match action {
             Action::Read { id, at, buf, bypass_cache } => {
                 let blocks = buf.block_count() as u64;
                 self.counts.read.add(blocks);
-                InFlight { id, at: at.0, blocks, kind: Kind::Read { buf, bypass_cache } }
+                InFlight::new(id, at.0, blocks, Kind::Read { buf, bypass_cache })
             }
             Action::Write { id, at, bufs, .. } => self.issue_write(id, at, &bufs),
             Action::Flush { id } => {
                 self.counts.flush.add(0);
-                InFlight { id, at: 0, blocks: 0, kind: Kind::Flush { covers: self.stamp } }
+                InFlight::new(id, 0, 0, Kind::Flush { covers: self.stamp })
             }
             Action::Discard { id, at, blocks } => {
                 self.counts.discard.add(blocks);
                 self.writes += 1;
                 self.changes += 1;
-                InFlight { id, at: at.0, blocks, kind: Kind::Discard { write: self.writes } }
+                InFlight::new(id, at.0, blocks, Kind::Discard { write: self.writes })
             }
             Action::Allocate { id, at, blocks } => {
                 self.counts.allocate.add(blocks);
-                InFlight { id, at: at.0, blocks, kind: Kind::Allocate }
+                InFlight::new(id, at.0, blocks, Kind::Allocate)
             }
             Action::Grow { id, blocks } => {
                 self.counts.grow.add(blocks);
                 self.changes += 1;
-                InFlight { id, at: 0, blocks, kind: Kind::Grow }
+                InFlight::new(id, 0, blocks, Kind::Grow)
             }
             Action::Reply { .. } | Action::Tell(_) => panic!("that is no device operation"),
         };
+        op.due_ns = self.now_ns + self.faults.delay_ns();
         self.inspect(&op);
         self.in_flight.push(op);
     }
@@ -325,7 +334,7 @@ impl SimDisk {
         self.counts.write.add(blocks);
         self.writes += 1;
         self.changes += 1;
-        InFlight { id, at: at.0, blocks, kind: Kind::Write { pages, write: self.writes } }
+        InFlight::new(id, at.0, blocks, Kind::Write { pages, write: self.writes })
     }
 
     /// Looks for faults of the engine in an operation that is about to be taken.
@@ -380,11 +389,14 @@ impl SimDisk {
         match op.kind {
             Kind::Read { mut buf, bypass_cache } => {
                 if failure.is_none() {
-                    self.read(op.at, &mut buf, bypass_cache);
+                    self.read(op.at, op.moved, &mut buf, bypass_cache);
                 }
                 back = Some(buf);
             }
-            Kind::Write { pages, write } => self.land(op.at, pages, write, failure.is_some()),
+            Kind::Write { mut pages, write } => {
+                let rest = pages.split_off(op.moved as usize);
+                self.land(op.at + op.moved, rest, write, failure.is_some());
+            }
             Kind::Flush { covers } => self.flush(covers, failure.is_some()),
             Kind::Discard { write } if failure.is_none() => {
                 if let Some(below) = &mut self.below {
@@ -401,8 +413,10 @@ impl SimDisk {
         Event::IoDone { id: op.id, result, buf: back }
     }
 
-    fn read(&mut self, at: u64, buf: &mut Buf, bypass_cache: bool) {
-        for index in 0..buf.block_count() {
+    /// Fills the blocks of `buf` from `moved` on.
+    fn read(&mut self, at: u64, moved: u64, buf: &mut Buf, bypass_cache: bool) {
+        let moved = moved as usize;
+        for index in moved..buf.block_count() {
             match self.newest(at + index as u64) {
                 Some(page) => buf.block_mut(index).copy_from_slice(&page[..]),
                 None => buf.block_mut(index).fill(0),
@@ -411,7 +425,7 @@ impl SimDisk {
         if !self.faults.misreads(bypass_cache) {
             return;
         }
-        let index = self.faults.rng.index(buf.block_count());
+        let index = moved + self.faults.rng.index(buf.block_count() - moved);
         let block = at + index as u64;
         match self.durable.get(block) {
             Some(old) if self.cached.contains_key(&block) => {
@@ -503,6 +517,12 @@ fn holds_data(pages: &[Arc<Page>]) -> bool {
     pages.first().is_some_and(|page| {
         matches!(Value::of(page), Value::Token(_)) || page.chunks(SECTOR).any(sector_tells)
     })
+}
+
+impl InFlight {
+    fn new(id: IoId, at: u64, blocks: u64, kind: Kind) -> Self {
+        Self { id, at, blocks, moved: 0, due_ns: 0, kind }
+    }
 }
 
 impl Kind {

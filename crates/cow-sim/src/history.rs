@@ -112,6 +112,10 @@ pub struct Outcome {
     pub pruned: u64,
     /// Blocks that scrubs have read.
     pub scrubbed: u64,
+    /// Transfers that fell short.
+    pub short: u64,
+    /// Operations that took long.
+    pub slow: u64,
 }
 
 impl std::iter::Sum for Outcome {
@@ -125,6 +129,8 @@ impl std::iter::Sum for Outcome {
             refused: sum.refused + one.refused,
             pruned: sum.pruned + one.pruned,
             scrubbed: sum.scrubbed + one.scrubbed,
+            short: sum.short + one.short,
+            slow: sum.slow + one.slow,
         })
     }
 }
@@ -159,6 +165,9 @@ pub fn run_history<M: Machine>(
         outcome.commands += sim.trace().len() as u64;
         outcome.device_ops += sim.world.disk().done();
         outcome.refused += sim.refused();
+        let (short, slow) = sim.world.disk().delayed();
+        outcome.short += short;
+        outcome.slow += slow;
         outcome.scrubbed += sim.scrubbed;
         outcome.discarded += sim.world.disk().counts().discard.blocks;
         let trace = tail(sim.trace());

@@ -108,6 +108,12 @@ pub fn history(seed: u64) -> Result<Outcome, String> {
         8 => HistoryConfig { watch: true, ..usual },
         _ => usual,
     };
+    // Of a device that is honest and slow. What comes of prunes depends on the time.
+    let mut slow = Rng::new(seed ^ 0x510);
+    if !config.policies && slow.one_in(2) {
+        config.faults.short_ppm = rate(&mut slow);
+        config.faults.slow_ppm = rate(&mut slow);
+    }
     // Half of them as they are woken, as in a program.
     config.engine.task_order = if seed.is_multiple_of(2) { 0 } else { mix(seed) | 1 };
     let mut disk = format(&options);

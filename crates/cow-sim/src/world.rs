@@ -185,14 +185,23 @@ impl<M: Machine> World<M> {
         if count == 0 || !self.still && self.rng.one_in(24) {
             return self.tick(count);
         }
-        let index = match self.order {
-            _ if self.rng.one_in(4) => self.rng.index(count),
-            Order::Random => self.rng.index(count),
+        let due = self.disk.due().count();
+        if due == 0 {
+            return self.wait();
+        }
+        let nth = match self.order {
+            _ if self.rng.one_in(4) => self.rng.index(due),
+            Order::Random => self.rng.index(due),
             Order::OldestFirst => 0,
-            Order::NewestFirst => count - 1,
+            Order::NewestFirst => due - 1,
         };
+        let index = self.disk.due().nth(nth).unwrap_or_default();
         self.idle = 0;
-        self.now_ns += self.rng.range(5_000, 90_000);
+        let took_ns = self.rng.range(5_000, 90_000);
+        self.set_time(self.now_ns + took_ns);
+        if self.disk.falls_short(index) {
+            return Ok(());
+        }
         let event = self.disk.complete(index);
         self.step(event);
         Ok(())
@@ -200,7 +209,7 @@ impl<M: Machine> World<M> {
 
     /// Completes operation `index` of those in flight (0 is the oldest).
     pub fn complete(&mut self, index: usize) {
-        self.now_ns += 50_000;
+        self.set_time(self.now_ns + 50_000);
         let event = self.disk.complete(index);
         self.step(event);
     }
@@ -230,9 +239,24 @@ impl<M: Machine> World<M> {
         Ok(())
     }
 
+    /// All that is in flight takes long: time passes, perhaps until the first of it may complete.
+    fn wait(&mut self) -> Result<(), String> {
+        self.idle = 0;
+        let until = self.disk.next_due_ns().unwrap_or_default().saturating_sub(self.now_ns);
+        let part = self.rng.range(1, until.max(1) + 1);
+        let ns = if self.rng.one_in(2) { until } else { part };
+        self.pass(ns);
+        Ok(())
+    }
+
+    fn set_time(&mut self, now_ns: u64) {
+        self.now_ns = now_ns;
+        self.disk.at_time(now_ns);
+    }
+
     /// Lets `ns` pass, and tells the machine.
     pub fn pass(&mut self, ns: u64) {
-        self.now_ns += ns;
+        self.set_time(self.now_ns + ns);
         let (now_ns, wall_ns) = (self.now_ns, self.wall_ns());
         self.step(Event::Tick { now_ns, wall_ns });
     }

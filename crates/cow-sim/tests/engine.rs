@@ -8,7 +8,7 @@ use cow_engine::{AckMode, Config, Engine};
 use cow_sim::disk::Faults;
 use cow_sim::explore::{Explored, explore};
 use cow_sim::history::{HistoryConfig, Outcome, run_history};
-use cow_sim::run::for_seeds;
+use cow_sim::run::{for_seeds, is_told};
 use cow_sim::sim::Tolerance;
 use cow_sim::{PoolOptions, format, scripts, small_config};
 use std::time::Instant;
@@ -158,6 +158,24 @@ fn misread_histories() {
         faults: Faults { misread_ppm: 50_000, ..Faults::default() },
         ..config(seed, true)
     });
+}
+
+/// Reads and writes that fall short and go on, and operations that take seconds while others
+/// overtake them; in every other run the machine dies.
+#[test]
+fn slow_histories() {
+    let all = histories_of("slow_histories", 120, |seed| HistoryConfig {
+        faults: Faults {
+            short_ppm: [300_000, 0, 100_000][seed as usize % 3],
+            slow_ppm: [0, 100_000, 50_000][seed as usize % 3],
+            ..Faults::default()
+        },
+        compare: seed % 5 == 0,
+        commands: 30,
+        in_flight: 6,
+        ..config(seed, seed % 2 == 1)
+    });
+    assert!(is_told() || all.short > 500 && all.slow > 500, "{all:?}");
 }
 
 /// Writes, flushes and reads that fail: an operation may fail, but what was acknowledged stays.

@@ -5,6 +5,8 @@ use crate::rng::Rng;
 use std::ops::Range;
 
 const ENOSPC: i32 = 28;
+/// The longest that an operation takes.
+const SLOWEST_NS: u64 = 10_000_000_000;
 
 /// Classes of device operations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +59,11 @@ pub struct Faults {
     pub rotten_write_ppm: u32,
     /// Reads that give an older version or a flipped bit, also when they bypass the cache.
     pub wrong_read_ppm: u32,
+    /// Reads and writes that move a part of what was asked, each time that they are about to end; the
+    /// driver goes on with the rest, later.
+    pub short_ppm: u32,
+    /// Operations that take up to ten seconds, while others overtake them.
+    pub slow_ppm: u32,
     /// Planned ones.
     pub nth: Vec<NthFault>,
     /// Blocks that no write succeeds on.
@@ -72,6 +79,8 @@ pub(super) struct FaultState {
     plan: Faults,
     seen: [u64; 6],
     struck: u64,
+    /// Short transfers, and operations that took long.
+    pub(super) delayed: (u64, u64),
     pub(super) rng: Rng,
 }
 
@@ -86,7 +95,7 @@ pub(super) enum Landing {
 
 impl FaultState {
     pub(super) fn new(plan: Faults, rng: Rng) -> Self {
-        Self { plan, seen: [0; 6], struck: 0, rng }
+        Self { plan, seen: [0; 6], struck: 0, delayed: (0, 0), rng }
     }
 
     /// Whether the operation of this class that completes now fails.
@@ -125,6 +134,23 @@ impl FaultState {
     /// How often a planned fault has struck.
     pub(super) fn struck(&self) -> u64 {
         self.struck
+    }
+
+    /// How much longer than others the operation takes that is issued now.
+    pub(super) fn delay_ns(&mut self) -> u64 {
+        if !self.rng.chance_ppm(self.plan.slow_ppm) {
+            return 0;
+        }
+        self.delayed.1 += 1;
+        // As often below 10 ms as above a second.
+        self.rng.range(1_000_000, SLOWEST_NS) >> self.rng.below(11)
+    }
+
+    /// Whether the transfer that completes now is a short one.
+    pub(super) fn shortens(&mut self) -> bool {
+        let short = self.rng.chance_ppm(self.plan.short_ppm);
+        self.delayed.0 += u64::from(short);
+        short
     }
 
     pub(super) fn misreads(&mut self, bypass_cache: bool) -> bool {

@@ -99,3 +99,67 @@ fn a_misread_happens_once_and_a_reread_is_right() {
         assert_eq!(Value::of(buf.block(0)) == Value::Token(1), right);
     }
 }
+
+/// The rest of a transfer comes later. A crash finds a prefix, and a flush in between covers it.
+#[test]
+fn a_short_write_goes_on_and_a_flush_covers_what_was_moved() {
+    let (mut torn, mut whole) = (false, false);
+    for seed in 0..100 {
+        let mut disk = SimDisk::new(100);
+        disk.set_faults(Faults { short_ppm: 1_000_000, ..Faults::default() }, seed);
+        write(&mut disk, 1, 10, &[1, 2]);
+        assert!(disk.falls_short(0));
+        disk.issue(Action::Flush { id: IoId(2) });
+        disk.complete(1);
+        let after = disk.crash(Crash::LoseAll);
+        torn |= matches!(value(&after, 10), Value::Mixed(..));
+        whole |= value(&after, 10) == Value::Token(1);
+        assert_ne!(value(&after, 11), Value::Token(2));
+        assert_ne!(value(&after, 10), Value::Zero);
+        disk.set_faults(Faults::default(), 0);
+        assert!(!disk.falls_short(0));
+        disk.complete(0);
+        assert_eq!((value(&disk, 10), value(&disk, 11)), (Value::Token(1), Value::Token(2)));
+        // No flush was issued after that.
+        assert_ne!(value(&disk.crash(Crash::LoseAll), 11), Value::Token(2));
+    }
+    assert!(torn && whole);
+}
+
+/// A read that goes on does not see again what it has passed.
+#[test]
+fn a_short_read_goes_on() {
+    let mut disk = SimDisk::new(100);
+    write(&mut disk, 1, 10, &[1, 2]);
+    disk.complete(0);
+    disk.set_faults(Faults { short_ppm: 1_000_000, ..Faults::default() }, 1);
+    disk.issue(Action::Read {
+        id: IoId(2),
+        at: Phys(10),
+        buf: Buf::zeroed(2),
+        bypass_cache: false,
+    });
+    assert!(disk.falls_short(0));
+    disk.set_faults(Faults::default(), 0);
+    write(&mut disk, 3, 10, &[3, 4]);
+    disk.complete(1);
+    let Event::IoDone { buf: Some(buf), .. } = disk.complete(0) else { panic!("no buffer") };
+    assert_eq!(Value::of(buf.block(0)), Value::Token(1));
+    assert_eq!(Value::of(buf.block(1)), Value::Token(4));
+}
+
+#[test]
+fn what_is_slow_is_overtaken() {
+    let mut disk = SimDisk::new(100);
+    disk.set_faults(Faults { slow_ppm: 1_000_000, ..Faults::default() }, 1);
+    write(&mut disk, 1, 10, &[1]);
+    disk.set_faults(Faults::default(), 1);
+    write(&mut disk, 2, 11, &[2]);
+    assert_eq!((disk.due().collect::<Vec<_>>(), disk.next_due_ns()), (vec![1], Some(0)));
+    disk.complete(1);
+    assert_eq!(disk.due().count(), 0);
+    let due = disk.next_due_ns().unwrap();
+    assert!(due > 0);
+    disk.at_time(due);
+    assert!(disk.due().eq([0]));
+}

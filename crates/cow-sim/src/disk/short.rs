@@ -1,0 +1,108 @@
+//! Transfers that fall short, and operations that take long.
+//!
+//! The engine sees none of the first: the drivers of cow-io go on at the first block that was not
+//! wholly moved, and complete the operation when all of it is done or a part of it fails. So does
+//! this disk, and between two parts everything else happens: other operations, flushes, crashes.
+
+use super::{Class, Kind, SECTOR, SimDisk};
+use cow_format::BLOCK_SIZE;
+use std::sync::Arc;
+
+/// Sectors of a block.
+const SECTORS: u64 = (BLOCK_SIZE / SECTOR) as u64;
+
+impl SimDisk {
+    /// Tells the time, which only moves forward.
+    pub fn at_time(&mut self, now_ns: u64) {
+        self.now_ns = self.now_ns.max(now_ns);
+    }
+
+    /// Since the faults were set: transfers that fell short, and operations that took long.
+    #[must_use]
+    pub fn delayed(&self) -> (u64, u64) {
+        self.faults.delayed
+    }
+
+    /// The operations in flight that may complete by now, as indices, oldest first.
+    pub fn due(&self) -> impl Iterator<Item = usize> {
+        let all = self.in_flight.iter().enumerate();
+        all.filter(|(_, op)| op.due_ns <= self.now_ns).map(|(index, _)| index)
+    }
+
+    /// When the next operation may complete.
+    #[must_use]
+    pub fn next_due_ns(&self) -> Option<u64> {
+        self.in_flight.iter().map(|op| op.due_ns).min()
+    }
+
+    /// Whether operation `index` of those in flight moves a part now, and remains in flight.
+    ///
+    /// At least one block of a read is moved: a kernel that moves less has come to the end of the
+    /// image. A write may end inside of its first block; that one is written again.
+    pub fn falls_short(&mut self, index: usize) -> bool {
+        let op = &self.in_flight[index];
+        let left = op.blocks.saturating_sub(op.moved);
+        let class = op.kind.class();
+        let can = match class {
+            Class::Read => left > 1,
+            Class::Write => left > 0,
+            _ => false,
+        };
+        let in_range = op.at.checked_add(op.blocks).is_some_and(|end| end <= self.blocks);
+        if !can || !in_range || !self.faults.shortens() {
+            return false;
+        }
+        let (at, moved) = (op.at, op.moved);
+        // What is hidden, bad or full fails the operation when it is about to end.
+        let meets = match class {
+            Class::Read => self.faults.hides(at, op.blocks),
+            _ => self.below.is_some() || self.faults.refuses(at, op.blocks).is_some(),
+        };
+        if meets {
+            return false;
+        }
+        self.done += 1;
+        if class == Class::Read {
+            let part = self.faults.rng.range(1, left);
+            self.read_part(index, moved + part);
+            return true;
+        }
+        let sectors = self.faults.rng.range(1, left * SECTORS);
+        self.write_part(index, sectors);
+        true
+    }
+
+    fn read_part(&mut self, index: usize, until: u64) {
+        let op = &mut self.in_flight[index];
+        let (at, from) = (op.at, std::mem::replace(&mut op.moved, until));
+        let Kind::Read { mut buf, bypass_cache } = std::mem::replace(&mut op.kind, Kind::Allocate)
+        else {
+            return;
+        };
+        for block in from..until {
+            match self.newest(at + block) {
+                Some(page) => buf.block_mut(block as usize).copy_from_slice(&page[..]),
+                None => buf.block_mut(block as usize).fill(0),
+            }
+        }
+        self.in_flight[index].kind = Kind::Read { buf, bypass_cache };
+    }
+
+    fn write_part(&mut self, index: usize, sectors: u64) {
+        let op = &self.in_flight[index];
+        let (first, whole) = (op.at + op.moved, sectors / SECTORS);
+        let Kind::Write { pages, write } = &op.kind else { return };
+        let (from, write) = (op.moved as usize, *write);
+        let mut parts: Vec<_> = pages[from..from + whole as usize].to_vec();
+        let torn = (sectors % SECTORS) as usize * SECTOR;
+        if torn > 0 {
+            let mut page = self.peek(first + whole);
+            page[..torn].copy_from_slice(&pages[from + whole as usize][..torn]);
+            parts.push(Arc::new(page));
+        }
+        self.in_flight[index].moved += whole;
+        for (block, page) in (first..).zip(parts) {
+            self.cache(block, page, write);
+        }
+    }
+}
