@@ -12,7 +12,7 @@ pub use runner::{Options, run_for};
 use crate::rng::Rng;
 use crate::run::caught;
 use crate::workloads::Workload;
-use crate::{crashes, failures, swarm, workloads};
+use crate::{crashes, failures, repairs, swarm, workloads};
 use cow_engine::Engine;
 use std::fmt;
 use std::ops::AddAssign;
@@ -35,6 +35,8 @@ pub struct Tally {
     pub crashes: crashes::Tally,
     /// Loops over the n-th failure.
     pub failures: failures::Tally,
+    /// Repairs that die and fail.
+    pub repairs: repairs::Tally,
     /// Random histories.
     pub histories: u64,
     /// Crashed disks that were recovered in them.
@@ -50,6 +52,7 @@ impl AddAssign for Tally {
         self.seeds += more.seeds;
         self.crashes += more.crashes;
         self.failures += more.failures;
+        self.repairs += more.repairs;
         self.histories += more.histories;
         self.history_states += more.history_states;
         self.lying += more.lying;
@@ -70,7 +73,7 @@ impl Tally {
     /// Crashed disks that were recovered and judged.
     #[must_use]
     pub fn states(&self) -> u64 {
-        self.crashes.states + self.failures.states + self.history_states
+        self.crashes.states + self.failures.states + self.repairs.states + self.history_states
     }
 
     /// Histories of all kinds.
@@ -82,7 +85,8 @@ impl Tally {
 
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { seeds, crashes, failures, histories, history_states, lying, lies } = self;
+        let Self { seeds, crashes, failures, repairs, histories, history_states, lying, lies } =
+            self;
         writeln!(
             f,
             "{seeds} seeds, {} crash states, {} histories",
@@ -91,13 +95,15 @@ impl fmt::Display for Tally {
         )?;
         writeln!(f, "  crashes: {crashes:?}")?;
         writeln!(f, "  failures: {failures:?}")?;
+        writeln!(f, "  repairs: {repairs:?}")?;
         writeln!(f, "  swarm: {histories} histories, {history_states} crash states")?;
         write!(f, "  devices that lie: {lying} histories, {lies:?}")
     }
 }
 
 /// Does what `seed` says: of sixteen seeds two explore a workload that has a name and two a pair of
-/// verbs, one of which in every fourth turn loops over failures instead; one is a history on a device
+/// verbs, one of which in every fourth turn loops over failures instead, and in another is about a
+/// repair; one is a history on a device
 /// that lies, and the others are histories.
 ///
 /// # Errors
@@ -119,6 +125,7 @@ pub fn run(seed: u64, size: Size) -> Result<Tally, String> {
             let workload = &named[rng.index(named.len())];
             found.failures = failures::explore::<Engine>(workload, 3, rng.word())?;
         }
+        2 if seed % 64 == 18 => found.repairs = repairs::explore(depth, rng.word())?,
         2 | 3 => found.crashes = explore(&workloads::pairs(), &mut rng)?,
         4 => {
             found.lying = 1;

@@ -381,7 +381,9 @@ impl SimDisk {
         let failure = if out_of_range || hidden { Some(EIO) } else { refused };
         let failure = failure.or_else(|| self.faults.strikes(class));
         let failure = failure.or_else(|| match &op.kind {
-            Kind::Write { pages, .. } if holds_data(pages) => self.faults.strikes_data(),
+            Kind::Write { pages, .. } if pages.first().is_some_and(|page| holds_data(page)) => {
+                self.faults.strikes_data()
+            }
             _ => None,
         });
         let result = failure.map_or(Ok(()), |errno| Err(IoFailure { errno }));
@@ -511,12 +513,10 @@ impl SimDisk {
     }
 }
 
-/// Whether these are blocks of a volume, and nothing that the engine makes itself.
-fn holds_data(pages: &[Arc<Page>]) -> bool {
+/// Whether this is a block of a volume, and nothing that the engine makes itself.
+pub(crate) fn holds_data(page: &Page) -> bool {
     let sector_tells = |sector| !matches!(token_of(sector), 0 | GARBAGE);
-    pages.first().is_some_and(|page| {
-        matches!(Value::of(page), Value::Token(_)) || page.chunks(SECTOR).any(sector_tells)
-    })
+    matches!(Value::of(page), Value::Token(_)) || page.chunks(SECTOR).any(sector_tells)
 }
 
 impl InFlight {

@@ -15,6 +15,7 @@
 //! * [`checked`]: what the offline checker says of a disk.
 //! * [`leftovers`]: memory that is not clean.
 //! * [`lose`]: the newest checkpoint goes bad.
+//! * [`repairs`]: repairs that die or fail at every device operation.
 //! * [`fake`]: a small honest machine and its broken brothers.
 //! * [`run`]: seeds, threads, and what is printed when a run fails.
 #![forbid(unsafe_code)]
@@ -35,6 +36,7 @@ pub mod linear;
 pub mod lose;
 pub mod model;
 pub mod oracle;
+pub mod repairs;
 pub mod rng;
 pub mod run;
 pub mod scripts;
