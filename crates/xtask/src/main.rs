@@ -1,4 +1,5 @@
-//! The project's chores: `cargo xtask test`, `ci`, `tidy`, `campaign`, `invariants` and `fuzz`.
+//! The project's chores: `cargo xtask test`, `ci`, `tidy`, `campaign`, `invariants`, `mutants` and
+//! `fuzz`.
 //!
 //! What a chore needs from the machine it finds or installs by itself, so that a clean checkout on a
 //! new machine needs one command. Nothing here is linked into the product.
@@ -10,6 +11,7 @@ mod fuzz;
 mod guest;
 mod invariants;
 mod metadata;
+mod mutants;
 mod process;
 mod summary;
 mod testrun;
@@ -29,6 +31,9 @@ usage: cargo xtask <command>
   campaign [--minutes N] [--seed S] [--resume FILE] [--threads T]
                                        crashes, failures and swarm runs in the simulator, for so long
   invariants [--only MUTANT]           plants every fault, runs what should find it, writes docs/invariants.md
+  mutants [--shard K/N] [--crate NAME] [--output DIR] [--list]
+                                       changes the code in small ways and lists what no test notices; with the
+                                       same DIR (target/mutants) what was noticed before is not tried again
   fuzz [TARGET...] [--minutes N | --seconds N] [--minimise]
                                        the fuzz targets, ten minutes each unless told otherwise; or few inputs
                                        of those that were found go to those that are kept
@@ -42,6 +47,7 @@ fn main() -> ExitCode {
             "test" => testrun::run(rest),
             "campaign" => campaign::run(rest),
             "invariants" => invariants::run(rest),
+            "mutants" => mutants::run(rest),
             "ci" => ci::run(rest),
             "fuzz" => fuzz::run(rest),
             "tidy" if rest.is_empty() => tidy::run(),
