@@ -11,12 +11,36 @@ use cow_format::{Epoch, FrameSeq, Gen, Lba, NodeId, Phys, VolumeId};
 use cow_nbd::wire::{OPTION_MAGIC, REQUEST_MAGIC, cmd, opt};
 use std::{fs, io};
 
+mod pool;
+
 const POOL_TAG: u64 = 0x0123_4567_89ab_cdef;
 
 fn main() -> io::Result<()> {
     superblocks()?;
     frames()?;
-    requests()
+    requests()?;
+    control()?;
+    write("import", "qcow2", b"QFI\xfb\0\0\0\x03")?;
+    write("import", "vhd", b"conectix")?;
+    write("import", "raw", &[0; 16])?;
+    pool::write()
+}
+
+fn control() -> io::Result<()> {
+    let verbs = [
+        r#"{"verb":"list"}"#,
+        r#"{"verb":"snapshot","targets":[{"volume":"v","snapshot":"s"}]}"#,
+        r#"{"verb":"create_volume","name":"v","size_bytes":1073741824}"#,
+        r#"{"verb":"delete","names":["v@s"],"recursive":false,"dry_run":true}"#,
+        r#"{"verb":"nonsense","names":[]}"#,
+        r#"{"hello":{"protocol":1,"uuid":"00"}}"#,
+    ];
+    for (index, text) in verbs.into_iter().enumerate() {
+        write("control", &format!("verb{index}"), text.as_bytes())?;
+        let frame = [&(text.len() as u32).to_le_bytes(), text.as_bytes()].concat();
+        write("control", &format!("frame{index}"), &frame)?;
+    }
+    Ok(())
 }
 
 fn write(target: &str, name: &str, bytes: &[u8]) -> io::Result<()> {
@@ -160,6 +184,9 @@ fn requests() -> io::Result<()> {
         bytes.extend_from_slice(&offset.to_be_bytes());
         bytes.extend_from_slice(&len.to_be_bytes());
         write("nbd_request", &format!("request{kind}"), &bytes)?;
+        bytes[0] = 3;
+        bytes.resize(bytes.len() + if kind == cmd::WRITE { len as usize } else { 0 }, 7);
+        write("nbd_session", &format!("request{kind}"), &bytes)?;
     }
     let string = |text: &str| [&(text.len() as u32).to_be_bytes(), text.as_bytes()].concat();
     let go = [string("vol@snap"), vec![0, 2, 0, 1, 0, 3]].concat();
@@ -177,6 +204,8 @@ fn requests() -> io::Result<()> {
         bytes.extend_from_slice(&(data.len() as u32).to_be_bytes());
         bytes.extend_from_slice(&data);
         write("nbd_request", &format!("option{code}"), &bytes)?;
+        bytes[0] = 1;
+        write("nbd_session", &format!("option{code}"), &bytes)?;
     }
     Ok(())
 }
