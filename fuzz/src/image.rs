@@ -1,8 +1,9 @@
 //! A small pool with edits of its structures, sealed again (`cow_sim::corruption::forge`): checked, opened,
-//! read, written to and folded. What `cow-check` will repair belongs here too.
+//! read, written to and folded; and repaired, if it can be, and then all of that again.
 
 use cow_sim::corruption::exercise::exercise;
 use cow_sim::corruption::forge::Forge;
+use cow_sim::corruption::mend::mend;
 use cow_sim::corruption::specimen::Specimen;
 use std::cell::OnceCell;
 
@@ -21,7 +22,13 @@ pub fn run(data: &[u8]) {
     SPECIMENS.with(|cell| {
         let specimen = &cell.get_or_init(specimens)[usize::from(first & 1)];
         let Some(forge) = Forge::new(specimen) else { return };
-        let ended = exercise(&forge.forge(edits), &specimen.config, u64::from(first));
-        assert_eq!(ended, Ok(()));
+        let disk = forge.forge(edits);
+        let (config, seed) = (&specimen.config, u64::from(first));
+        assert_eq!(exercise(&disk, config, seed), Ok(()));
+        match mend(&disk, config, seed) {
+            Ok(Some(mended)) => assert_eq!(exercise(&mended, config, seed), Ok(())),
+            Ok(None) => {}
+            Err(text) => panic!("{text}"),
+        }
     });
 }

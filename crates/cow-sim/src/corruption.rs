@@ -2,7 +2,8 @@
 //! of a neighbour, any block lost or misdirected, any bit of a header.
 //!
 //! * [`specimen`]: the pools, and [`contents`], what is in them; [`harm`]: what is done to them.
-//! * [`forge`]: what no checksum keeps out; [`exercise`]: all that can be asked of it.
+//! * [`forge`]: what no checksum keeps out; [`exercise`]: all that can be asked of it;
+//!   [`mend`]: its repair.
 //! * [`glimpse`]: all that clients can see of a pool that may be damaged, and whether it may be.
 //! * [`verdict`]: one damaged pool, opened for writing, folded, opened for reading, and checked.
 
@@ -11,5 +12,6 @@ pub mod exercise;
 pub mod forge;
 pub mod glimpse;
 pub mod harm;
+pub mod mend;
 pub mod specimen;
 pub mod verdict;

@@ -10,6 +10,7 @@ use cow_sim::corruption::contents::contents;
 use cow_sim::corruption::exercise::exercise;
 use cow_sim::corruption::forge::Forge;
 use cow_sim::corruption::harm::{Harm, bits, sectors};
+use cow_sim::corruption::mend::mend;
 use cow_sim::corruption::specimen::Specimen;
 use cow_sim::corruption::verdict::{Depth, Outcome, judge, kind_of};
 use cow_sim::rng::{Rng, mix};
@@ -169,13 +170,20 @@ fn forged_pools() {
         let forge = Forge::new(&specimens[seed as usize % 2]).ok_or("no pool")?;
         let input: Vec<u8> = (0..12 * rng.range(1, 4)).map(|_| rng.word() as u8).collect();
         let disk = forge.forge(&input);
-        let ended = caught(|| exercise(&disk, &specimens[seed as usize % 2].config, seed));
+        let config = &specimens[seed as usize % 2].config;
+        let ended = caught(|| {
+            exercise(&disk, config, seed)?;
+            mend(&disk, config, seed).map(|mended| mended.is_some())
+        });
         if let Err(text) = &ended {
             println!("seed {seed}: {text:.300}");
         }
-        Ok(ended.is_err())
+        Ok(ended)
     });
-    let failures = judged.iter().filter(|failed| **failed).count();
+    let failures = judged.iter().filter(|ended| ended.is_err()).count();
+    let mended = judged.iter().filter(|ended| **ended == Ok(true)).count();
+    println!("{mended} of {} repaired", judged.len());
+    assert!(mended > 0 || judged.len() < 100, "none was repaired");
     assert!(
         failures == 0,
         "{failures} failures; one of them again: COW_SIM_START=... COW_SIM_SEEDS=1"
