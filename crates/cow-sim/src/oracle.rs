@@ -2,8 +2,9 @@
 //!
 //! Every operation is an interval from its submission to its reply; somewhere in between it
 //! takes effect. Two operations are *ordered* if one was answered before the other was
-//! submitted; writes, discards and zeroes are moreover ordered as they were answered, for in
-//! writethrough a record is sequenced when the reply is given. Design promise 3 then reads:
+//! submitted; writes, discards and zeroes are moreover ordered as they were answered where a record
+//! is sequenced when the reply is given, which is so but in journaled mode: there a reply waits for
+//! the frame, and those that one frame holds are given in any order. Design promise 3 then reads:
 //! what a recovery brings back is the effect of a set of operations that
 //!
 //! * holds every one that an acknowledged flush or verb made durable,
@@ -16,6 +17,8 @@
 
 mod reads;
 mod search;
+#[cfg(test)]
+mod tests;
 
 pub use reads::ReadTicket;
 
@@ -62,11 +65,11 @@ impl Entry {
             && self.phase != Phase::Unknown
     }
 
-    /// Whether this one takes effect before `other`.
-    fn before(&self, other: &Self) -> bool {
+    /// Whether this one takes effect before `other`, as replies are given in the mode `ack`.
+    fn before(&self, other: &Self, ack: AckMode) -> bool {
         let Some(end) = self.acked_at() else { return false };
-        let both_plain = self.is_plain() && other.is_plain();
-        end < other.start || both_plain && other.acked_at().is_none_or(|theirs| end < theirs)
+        let in_order = ack != AckMode::Journaled && self.is_plain() && other.is_plain();
+        end < other.start || in_order && other.acked_at().is_none_or(|theirs| end < theirs)
     }
 
     fn is_durable(&self) -> bool {
@@ -219,7 +222,7 @@ impl Oracle {
         let required = |entry: &Entry| {
             entry.is_durable()
                 || all && entry.acked_at().is_some()
-                || durable.iter().any(|other| entry.before(other))
+                || durable.iter().any(|other| entry.before(other, self.ack))
         };
         self.log.iter().map(required).collect()
     }

@@ -33,7 +33,7 @@ pub(super) fn judge(oracle: &Oracle, observed: &State, required: &[bool]) -> Res
     let bits = |of: &dyn Fn(usize) -> bool| {
         (0..log.len()).filter(|&i| of(i)).fold(0u128, |set, i| set | 1 << i)
     };
-    let before = log.iter().map(|entry| bits(&|i| log[i].before(entry))).collect();
+    let before = log.iter().map(|entry| bits(&|i| log[i].before(entry, oracle.ack))).collect();
     let mut search = Search {
         log,
         target,
