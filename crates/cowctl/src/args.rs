@@ -1,6 +1,7 @@
 //! The command line.
 
 mod attach;
+mod bench;
 mod doctor;
 mod mount;
 mod pool;
@@ -9,12 +10,14 @@ mod roots;
 mod scrub;
 mod shared;
 mod snapshot;
+mod transfer;
 
 use crate::units::{object_name, parse_size, property, snapshot_name, volume_name};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
 pub use attach::{Attach, AttachAs, Attachments, Detach, Format};
+pub use bench::{Bench, Workload};
 pub use doctor::Doctor;
 pub use mount::{Mount, Umount};
 pub use pool::{PoolCommand, PoolCreate, PoolGrow, PoolInfo, PoolSet, PoolTrim};
@@ -23,6 +26,7 @@ pub use roots::{Root, Verify};
 pub use scrub::Scrub;
 pub use shared::{Json, Listing};
 pub use snapshot::{FreezeGuard, Snapshot};
+pub use transfer::{Export, Import};
 
 /// Copy-on-write volumes in one image file: snapshots, rollbacks and clones in constant time.
 ///
@@ -114,6 +118,8 @@ pub enum Command {
     Dump(Dump),
     /// What the disk below a directory offers, and whether it keeps what it says it has flushed
     Doctor(Doctor),
+    /// How fast a pool is, on a scratch volume, also beside a plain file on the same disk
+    Bench(Bench),
     /// The whole story on a real file system, in a temporary directory
     Demo(Demo),
     /// Be the process that thaws
@@ -132,43 +138,6 @@ pub struct Create {
     /// What it is for
     #[arg(long)]
     pub description: Option<String>,
-    #[command(flatten)]
-    pub json: Json,
-}
-
-#[derive(Debug, Args)]
-pub struct Import {
-    /// The raw image; - for standard input
-    pub file: PathBuf,
-    /// The volume
-    #[arg(value_parser = volume_name)]
-    pub volume: String,
-    /// Make the volume larger than the image
-    #[arg(long, value_parser = parse_size, conflicts_with = "into")]
-    pub size: Option<u64>,
-    /// Fill a volume that exists
-    #[arg(long)]
-    pub into: bool,
-    /// Take the file as it is, even if it looks like qcow2 or another container
-    #[arg(long)]
-    pub raw: bool,
-    /// What the volume is for
-    #[arg(long, conflicts_with = "into")]
-    pub description: Option<String>,
-    #[command(flatten)]
-    pub json: Json,
-}
-
-#[derive(Debug, Args)]
-pub struct Export {
-    /// VOL or VOL@SNAP
-    #[arg(value_parser = object_name)]
-    pub name: String,
-    /// The file to be made; - for standard output
-    pub file: PathBuf,
-    /// Replace a file that exists
-    #[arg(long)]
-    pub force: bool,
     #[command(flatten)]
     pub json: Json,
 }

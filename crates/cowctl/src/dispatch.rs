@@ -6,7 +6,7 @@ use crate::commands::{
     volume,
 };
 use crate::failure::Failure;
-use crate::{attach, demo, doctor, freeze, mount, serve};
+use crate::{attach, bench, demo, doctor, freeze, mount, serve};
 use std::path::PathBuf;
 
 /// Carries out what the command line asks for.
@@ -19,6 +19,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
     };
     match cli.command {
         Command::Doctor(args) => doctor::run(pool.as_deref(), &args),
+        Command::Bench(args) => bench::run(pool.as_deref(), &args),
         Command::Demo(args) => demo::run(&args),
         Command::Pool(PoolCommand::Create(args)) => pool::create(&path()?, &args),
         Command::Pool(PoolCommand::Info(args)) => pool::info(&path()?, &args),

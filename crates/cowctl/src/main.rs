@@ -15,6 +15,7 @@
 
 mod args;
 mod attach;
+mod bench;
 mod commands;
 mod demo;
 mod dispatch;

@@ -273,7 +273,7 @@ impl Pool {
         })?;
         for node in marked {
             let name = &node.name;
-            tracing::warn!(%name, "deleting what an interrupted import or export left behind");
+            tracing::warn!(%name, "deleting what an interrupted import, export or bench left behind");
             let options = DeleteOptions { recursive: node.is_volume(), dry_run: false };
             match self.delete(&[name], options) {
                 // A snapshot may have gone with its volume.
