@@ -35,7 +35,8 @@ pub(crate) enum Area {
 
 /// Reads all areas; the newest checkpoint.
 pub(crate) fn read(cx: &mut Cx<'_>, sb: &Superblock) -> Result<(Checkpoint, Vec<Area>), OpenError> {
-    let areas: Vec<Area> = (0..4).map(|area| read_area(cx, sb, area)).collect();
+    let areas: Vec<Area> =
+        (0..4).map(|area| read_area(cx, sb, area)).collect::<Result<_, OpenError>>()?;
     let valid = areas.iter().filter_map(|area| match area {
         Area::Valid(cp) => Some(cp),
         _ => None,
@@ -56,26 +57,28 @@ pub(crate) fn read(cx: &mut Cx<'_>, sb: &Superblock) -> Result<(Checkpoint, Vec<
     Ok((newest, areas))
 }
 
-fn read_area(cx: &mut Cx<'_>, sb: &Superblock, area: usize) -> Area {
+fn read_area(cx: &mut Cx<'_>, sb: &Superblock, area: usize) -> Result<Area, OpenError> {
     let at = Phys(sb.geometry.cp_start[area]);
     let head = match cx.read(at, 1) {
         Ok(head) => head,
-        Err(cause) => return Area::BadHeader(cause, None),
+        Err(cause) => return Ok(Area::BadHeader(cause, None)),
     };
     if head.iter().all(|&byte| byte == 0) {
-        return Area::Empty;
+        return Ok(Area::Empty);
     }
     let blocks = match Checkpoint::decode_len(&head, cx.tag, at) {
         Ok(blocks) if blocks <= sb.geometry.cp_blocks => blocks as usize,
-        Ok(_) => return Area::BadHeader("is longer than its area".to_owned(), Some(head)),
-        Err(cause) => return Area::BadHeader(cause.to_string(), Some(head)),
+        Ok(_) => return Ok(Area::BadHeader("is longer than its area".to_owned(), Some(head))),
+        // It may be the newest, and nobody here can say what it says.
+        Err(cause) if cause.is_unknown() => return Err(OpenError::Unsupported(cause)),
+        Err(cause) => return Ok(Area::BadHeader(cause.to_string(), Some(head))),
     };
     let seq = raw_seq(&head);
     let whole = match cx.read(at, blocks) {
         Ok(whole) => whole,
-        Err(what) => return Area::BadBody { seq, what, flipped: true },
+        Err(what) => return Ok(Area::BadBody { seq, what, flipped: true }),
     };
-    match Checkpoint::decode(&whole, cx.tag, at) {
+    Ok(match Checkpoint::decode(&whole, cx.tag, at) {
         Ok(cp) if Checkpoint::area(cp.seq) != area => {
             let what = format!("checkpoint {} does not belong into this area", cp.seq);
             Area::BadBody { seq: u64::MAX, what, flipped: true }
@@ -91,7 +94,7 @@ fn read_area(cx: &mut Cx<'_>, sb: &Superblock, area: usize) -> Area {
             let flipped = is_flipped(cx, sb, whole, seq);
             Area::BadBody { seq, what: cause.to_string(), flipped }
         }
-    }
+    })
 }
 
 fn raw_seq(head: &Buf) -> u64 {

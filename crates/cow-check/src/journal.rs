@@ -143,7 +143,9 @@ impl<'s> Journal<'s> {
             Next::End(reason, bytes) => (reason, bytes),
         };
         let kind = Structure::JournalFrame;
-        if self.end.seq <= self.stable {
+        if matches!(&reason, EndReason::Format(cause) if cause.is_unknown()) {
+            cx.corrupt(kind, self.place(), reason);
+        } else if self.end.seq <= self.stable {
             cx.corrupt(kind, self.place(), format!("{reason}, though it was durable"));
         } else if let Some(later) = self.called_durable(cx) {
             if has_come(cx, scanner) {

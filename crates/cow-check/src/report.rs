@@ -186,7 +186,7 @@ pub enum OpenError {
     /// There is no superblock at all.
     #[error("not a Cowstore pool: no superblock found")]
     NotAPool,
-    /// A pool of another time: unknown version or features.
+    /// A pool of another time: unknown version, features or flags.
     #[error("unsupported pool: {0}")]
     Unsupported(#[source] cow_format::FormatError),
     /// The image is shorter than the pool.

@@ -9,7 +9,7 @@ use crate::flip::one_byte;
 use crate::report::{OpenError, Severity, Structure};
 use cow_format::checksum::{Salt, salted};
 use cow_format::superblock::{COPY_BLOCKS, MAGIC, Superblock};
-use cow_format::{BLOCK_SIZE, Buf, FormatError, Phys};
+use cow_format::{BLOCK_SIZE, Buf, Phys};
 
 const CRC_AT: usize = 12;
 /// Sequence of what mkfs writes, to all four copies.
@@ -41,9 +41,7 @@ pub(crate) fn read(cx: &mut Cx<'_>) -> Result<(Superblock, Vec<Copy>), OpenError
                 }
                 copies.push(Copy::Valid(sb));
             }
-            Err(cause @ (FormatError::Version { .. } | FormatError::Features { .. })) => {
-                return Err(OpenError::Unsupported(cause));
-            }
+            Err(cause) if cause.is_unknown() => return Err(OpenError::Unsupported(cause)),
             Err(cause) => {
                 if buf[..MAGIC.len()] == MAGIC {
                     bad.get_or_insert(cause.to_string());

@@ -66,6 +66,13 @@ pub enum Error {
     },
 }
 
+impl From<cow_format::FormatError> for Error {
+    fn from(error: cow_format::FormatError) -> Self {
+        let text = error.to_string();
+        if error.is_unknown() { Self::Unsupported(text) } else { Self::Corrupt(text) }
+    }
+}
+
 impl From<cow_snaptree::TreeError> for Error {
     fn from(error: cow_snaptree::TreeError) -> Self {
         use cow_snaptree::TreeError as T;

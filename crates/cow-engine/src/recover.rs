@@ -136,6 +136,8 @@ async fn build_and_scan(cx: &Cx, sb: &Superblock) -> Result<(Found, Journal, Jou
     let (built, accepted) = join(building, scan_and_verify(cx, &read)).await;
     let cause = match built {
         Ok(found) => return Ok((found, read, accepted?)),
+        // No damage: what it says is not known here, and going back would lose it.
+        Err(cause @ Error::Unsupported(_)) => return Err(cause),
         Err(cause) => cause,
     };
     // The journal is kept from the tail of the one before: nothing is lost by going back.
@@ -171,7 +173,8 @@ impl FrameReader<'_> {
     /// The next frame (none for a pad) and the position after it; `None` at the end of the journal.
     ///
     /// # Errors
-    /// When the device cannot be read: a read error is not the end of the journal.
+    /// When the device cannot be read, or the next frame has unknown flags: neither is the end of the
+    /// journal.
     pub(crate) async fn next(&mut self) -> Result<Option<(Option<Frame>, JournalPos)>, Error> {
         let mut again = false;
         loop {
@@ -187,6 +190,9 @@ impl FrameReader<'_> {
                 Step::End(EndReason::Lap) => return Ok(None),
                 // What does not fit may be a misread: once more, past every cache.
                 Step::End(_) if !again => again = true,
+                Step::End(EndReason::Format(cause)) if cause.is_unknown() => {
+                    return Err(cause.into());
+                }
                 Step::End(_) => return Ok(None),
             }
         }

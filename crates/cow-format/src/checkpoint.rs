@@ -30,6 +30,7 @@ pub const MAX_DETACHED: usize = 512;
 pub const FLAG_LEAKS: u32 = 1;
 /// Reuse of quarantined blocks was waived: the checkpoint before this one is no fallback.
 pub const FLAG_NO_FALLBACK: u32 = 2;
+const KNOWN_FLAGS: u32 = FLAG_LEAKS | FLAG_NO_FALLBACK;
 
 const HEADER_FIELDS: usize = 256;
 const HEADER_CRC_AT: usize = 12;
@@ -333,9 +334,10 @@ fn decode_header(
         return Err(FormatError::Magic { what, at });
     }
     let mut r = Reader::new(&block[8..]);
+    let mut flags = 0;
     let mut parse = || -> Result<(u32, u32, Checkpoint, Sections), Malformed> {
         let (version, crc) = (r.u32()?, r.u32()?);
-        let cp = Checkpoint {
+        let mut cp = Checkpoint {
             seq: r.u64()?,
             epoch: Epoch(r.u64()? as u32),
             last_gen: r.u64()? as u32,
@@ -344,13 +346,15 @@ fn decode_header(
             last_group: r.u64()?,
             tail: JournalPos { block: r.u64()?, seq: FrameSeq(r.u64()?), chain: r.u64()? },
             pool_blocks: r.u64()?,
-            flags: r.u64()? as u32,
-            data_blocks: r.u64()?,
-            meta_blocks: r.u64()?,
-            time_ns: r.u64()?,
-            damage_overflow: r.u64()?,
             ..Checkpoint::default()
         };
+        flags = r.u64()?;
+        cp.flags = flags as u32;
+        for v in
+            [&mut cp.data_blocks, &mut cp.meta_blocks, &mut cp.time_ns, &mut cp.damage_overflow]
+        {
+            *v = r.u64()?;
+        }
         let sections = Sections {
             chunks: r.u64()?,
             withheld: r.u64()?,
@@ -370,6 +374,7 @@ fn decode_header(
         let known = crate::superblock::VERSION;
         return Err(FormatError::Version { found: version, known });
     }
+    FormatError::refuse_flags(what, cp.seq, at, flags, KNOWN_FLAGS.into())?;
     let s = &sections;
     let counts = [s.chunks, s.withheld, s.damage, s.detached, s.zones, s.pages];
     if counts.iter().any(|&n| n > 1 << 32)

@@ -161,6 +161,7 @@ const FLAG_TRIMMED: u8 = 2;
 const FLAG_POLICY: u8 = 4;
 /// There is an overflow entry.
 const FLAG_OVERFLOW: u8 = 8;
+const KNOWN_FLAGS: u8 = FLAG_INEXACT | FLAG_TRIMMED | FLAG_POLICY | FLAG_OVERFLOW;
 const FLAGS_AT: usize = 47;
 const NAME_AT: usize = ENTRY_LEN - SHORT_NAME;
 /// A count that is not known; in memory `u64::MAX`.
@@ -238,12 +239,17 @@ impl NodeEntry {
     /// zeros or nothing where there is none. `at` is only for the error.
     ///
     /// # Errors
-    /// When a field holds what it cannot, or the overflow entry is another node's, missing, or one too
+    /// When a field holds what it cannot or flags that nobody knows, or the overflow entry is another node's, missing, or one too
     /// many.
     pub fn decode(bytes: &[u8], overflow: &[u8], at: Phys) -> Result<Option<Self>, FormatError> {
         let field = |field| FormatError::Field { what: "node entry", at, field };
         let bytes = bytes.get(..ENTRY_LEN).ok_or(field("length"))?;
-        let is_node = bytes[..8] != [0; 8];
+        let id = Reader::new(bytes).u64().map_err(|Malformed| field("length"))?;
+        let is_node = id != 0;
+        if is_node {
+            let (flags, known) = (bytes[FLAGS_AT].into(), KNOWN_FLAGS.into());
+            FormatError::refuse_flags("entry of node", id, at, flags, known)?;
+        }
         let has_overflow = is_node && bytes[FLAGS_AT] & FLAG_OVERFLOW != 0;
         let owner = if has_overflow { &bytes[..8] } else { &[0; 8] };
         if overflow.get(..8).unwrap_or(&[0; 8]) != owner {

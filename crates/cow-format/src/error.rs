@@ -55,4 +55,39 @@ pub enum FormatError {
         /// The unknown bits.
         mask: u64,
     },
+    /// An intact structure with flags that this program does not know: they may say that it must be
+    /// read otherwise.
+    #[error("{what} {number} at block {at}: unknown flags {bits:#x}")]
+    Flags {
+        /// Name of the structure.
+        what: &'static str,
+        /// Which one: copy of the superblock, checkpoint, journal frame, id of the entry's node.
+        number: u64,
+        /// Where it was read.
+        at: Phys,
+        /// The unknown bits.
+        bits: u64,
+    },
+}
+
+impl FormatError {
+    /// Whether this is an intact structure of another time, and no damage. Nothing may be put in its
+    /// place: neither an older version of it, nor the end of the journal.
+    pub fn is_unknown(&self) -> bool {
+        matches!(self, Self::Version { .. } | Self::Features { .. } | Self::Flags { .. })
+    }
+
+    /// Refuses `flags` where they have bits other than `known`.
+    pub(crate) fn refuse_flags(
+        what: &'static str,
+        number: u64,
+        at: Phys,
+        flags: u64,
+        known: u64,
+    ) -> Result<(), Self> {
+        match flags & !known {
+            0 => Ok(()),
+            bits => Err(Self::Flags { what, number, at, bits }),
+        }
+    }
 }

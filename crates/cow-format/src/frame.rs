@@ -31,6 +31,8 @@ pub const FLAG_MORE: u16 = 1;
 /// Only fills the ring up to its end or a hole: no records.
 pub const FLAG_PAD: u16 = 2;
 
+const KNOWN_FLAGS: u16 = FLAG_MORE | FLAG_PAD;
+
 /// A frame in memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame {
@@ -170,6 +172,17 @@ impl Frame {
         };
         let chain = next_chain(header.chain, header.header_crc, header.payload_crc);
         Ok((frame, chain))
+    }
+
+    /// Refuses flags that nobody knows. [`Frame::decode`] does not: a frame of another lap or history
+    /// may have any, and one behind damage still proves what it calls durable. Whoever follows the
+    /// journal asks this of each frame that goes on.
+    ///
+    /// # Errors
+    /// [`FormatError::Flags`].
+    pub fn refuse_unknown_flags(&self, at: Phys) -> Result<(), FormatError> {
+        let (flags, known) = (self.flags.into(), KNOWN_FLAGS.into());
+        FormatError::refuse_flags("journal frame", self.seq.0, at, flags, known)
     }
 }
 

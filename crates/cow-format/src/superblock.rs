@@ -28,6 +28,9 @@ pub const KNOWN_INCOMPAT: u64 = 0;
 /// Features that may be read but not written by code that does not know them: none yet.
 pub const KNOWN_RO_COMPAT: u64 = 0;
 
+/// See [`Geometry::preallocated`].
+const FLAG_PREALLOCATED: u32 = 1;
+
 /// Where recovery cut the journal: frames after `end` of an epoch below `epoch` are void.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fence {
@@ -144,7 +147,7 @@ impl Superblock {
         raw.journal_start = g.journal_start;
         raw.journal_blocks = g.journal_blocks;
         raw.max_chunks = g.max_chunks;
-        raw.flags = u32::from(g.preallocated);
+        raw.flags = if g.preallocated { FLAG_PREALLOCATED } else { 0 };
         let mut buf = Buf::zeroed(1);
         buf[..RAW_LEN].copy_from_slice(bytemuck::bytes_of(&raw));
         let crc = block_crc(&buf, &self.uuid, copy);
@@ -155,7 +158,7 @@ impl Superblock {
     /// Checks and reads copy number `copy`.
     ///
     /// # Errors
-    /// Says what is wrong; a version or feature that is unknown is told from damage.
+    /// Says what is wrong; a version, feature or flag that is unknown is told from damage.
     pub fn decode(bytes: &[u8], copy: usize) -> Result<Self, FormatError> {
         let at = Phys(COPY_BLOCKS[copy]);
         let what = "superblock";
@@ -179,6 +182,8 @@ impl Superblock {
         if raw.copy as usize != copy {
             return Err(FormatError::Identity { what, at, field: "copy" });
         }
+        let (number, known) = (copy as u64, FLAG_PREALLOCATED.into());
+        FormatError::refuse_flags("superblock copy", number, at, raw.flags.into(), known)?;
         let field = |field| FormatError::Field { what, at, field };
         if raw.block_size as usize != BLOCK_SIZE {
             return Err(field("block_size"));
@@ -195,7 +200,7 @@ impl Superblock {
             journal_start: raw.journal_start,
             journal_blocks: raw.journal_blocks,
             max_chunks: raw.max_chunks,
-            preallocated: raw.flags & 1 != 0,
+            preallocated: raw.flags & FLAG_PREALLOCATED != 0,
         };
         geometry.validate().map_err(field)?;
         let fences = raw.fences[..raw.fence_count as usize]

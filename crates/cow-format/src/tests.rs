@@ -1,5 +1,7 @@
 //! Round trips, and that every flipped bit is noticed.
 
+mod flags;
+
 use crate::checkpoint::{Checkpoint, Detached, JournalPos, PageDesc, ZoneDesc};
 use crate::entry::{Count, ENTRY_LEN, MAX_NAME, NodeEntry, PAGE_ENTRIES, Root};
 use crate::frame::{FLAG_PAD, Frame};

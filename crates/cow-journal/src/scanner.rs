@@ -9,7 +9,9 @@ use cow_format::{BLOCK_SIZE, Epoch, FormatError, FrameSeq, Phys, mutant};
 /// Why the scan ended.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EndReason {
-    /// No intact frame stands there.
+    /// No intact frame stands there; or, where the error [is unknown](FormatError::is_unknown), the one
+    /// that goes on, with flags that only a later program knows. That is no end of the journal, and
+    /// nothing may be written in its place.
     #[error(transparent)]
     Format(#[from] FormatError),
     /// A frame of another lap or history: not the next sequence number.
@@ -156,6 +158,9 @@ impl Scanner {
         if self.scanned + blocks >= self.ring.blocks {
             return Err(EndReason::Lap);
         }
+        // It goes on with this frame, but in a way that is not known: no end, whatever the reader
+        // makes of it.
+        frame.refuse_unknown_flags(at)?;
         Ok((frame, chain))
     }
 

@@ -9,6 +9,7 @@
 
 pub mod contents;
 pub mod exercise;
+pub mod flags;
 pub mod forge;
 pub mod glimpse;
 pub mod harm;

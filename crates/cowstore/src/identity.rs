@@ -91,7 +91,7 @@ fn newest(file: &File) -> Result<Superblock, FormatError> {
 fn weight(error: &FormatError) -> i32 {
     match error {
         FormatError::Magic { .. } => 0,
-        FormatError::Version { .. } | FormatError::Features { .. } => 2,
+        _ if error.is_unknown() => 2,
         _ => 1,
     }
 }
@@ -100,9 +100,7 @@ fn describe(path: &Path, error: FormatError) -> Error {
     let name = path.display();
     match error {
         FormatError::Magic { .. } => Error::Unsupported(format!("{name}: not a cowstore pool")),
-        FormatError::Version { .. } | FormatError::Features { .. } => {
-            Error::Unsupported(format!("{name}: {error}"))
-        }
+        _ if error.is_unknown() => Error::Unsupported(format!("{name}: {error}")),
         other => Error::Corrupt(format!("{name}: no copy of the superblock is whole: {other}")),
     }
 }

@@ -32,6 +32,8 @@ pub(super) async fn newest(
         match read_area(cx, sb, area).await {
             Ok(Some(cp)) => all.push(cp),
             Ok(None) => {}
+            // Not damaged: it may be the newest, and nobody here can say what it says.
+            Err(cause @ Error::Unsupported(_)) => return Err(cause),
             Err(cause) => error = cause,
         }
     }
@@ -53,7 +55,11 @@ async fn read_area(cx: &Cx, sb: &Superblock, area: usize) -> Result<Option<Check
     let tag = sb.pool_tag();
     for attempt in 0..2 {
         let head = read_twice(cx, at, 1, attempt > 0, "read of a checkpoint").await?;
-        let Ok(blocks) = Checkpoint::decode_len(&head, tag, at) else { continue };
+        let blocks = match Checkpoint::decode_len(&head, tag, at) {
+            Ok(blocks) => blocks,
+            Err(cause) if cause.is_unknown() => return Err(cause.into()),
+            Err(_) => continue,
+        };
         if blocks > sb.geometry.cp_blocks {
             continue;
         }

@@ -27,9 +27,7 @@ pub(super) async fn read(cx: &Cx, read_only: bool) -> Result<Superblock, Error> 
             Ok(sb) if newest.as_ref().is_none_or(|n| n.sequence < sb.sequence) => newest = Some(sb),
             Ok(_) => {}
             // Intact, but of another time: nothing here may be touched.
-            Err(cause @ (FormatError::Version { .. } | FormatError::Features { .. })) => {
-                return Err(Error::Unsupported(cause.to_string()));
-            }
+            Err(cause) if cause.is_unknown() => return Err(cause.into()),
             Err(FormatError::Magic { .. }) => {}
             Err(cause) => {
                 any_magic = true;

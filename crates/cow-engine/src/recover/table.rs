@@ -180,7 +180,7 @@ fn enter(
 ) -> Result<(), Error> {
     let overflow = overflow.map(|block| &block[..]);
     for (slot, entry) in entries(page.index, bytes, overflow, page.at) {
-        nodes.enter(slot, entry.map_err(|e| Error::Corrupt(e.to_string()))?)?;
+        nodes.enter(slot, entry?)?;
     }
     Ok(())
 }

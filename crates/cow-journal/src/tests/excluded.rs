@@ -1,6 +1,8 @@
 //! What must not come back: stale laps, cut histories, broken chains, torn frames.
 
 use super::*;
+use cow_format::FormatError;
+use cow_format::frame::FLAG_PAD;
 
 /// Writes `count` frames of one record each and gives the positions after them.
 fn fill(disk: &mut Disk, writer: &mut JournalWriter, ids: std::ops::Range<u64>) -> Vec<JournalPos> {
@@ -136,4 +138,48 @@ fn hostile_input_does_not_panic() {
         assert!(matches!(scanner.accept(&bad.encode(TAG).0), Step::End(_)));
     }
     assert!(records_of(&frame(1, 0, 0, 1)).is_err(), "a record is counted that is not there");
+}
+
+/// A frame that would go on but for flags that nobody knows is no end like others. One of another lap,
+/// history or epoch may have any flags.
+#[test]
+fn unknown_flags_are_no_end() {
+    let mut disk = Disk::new(64);
+    let mut writer = disk.writer(2, ORIGIN, ORIGIN);
+    fill(&mut disk, &mut writer, 0..3);
+    let next = writer.next();
+    let at = Phys(START + next.block);
+    let scan = |change: &dyn Fn(&mut Frame)| {
+        let mut frame = Frame {
+            flags: 0,
+            seq: next.seq,
+            chain: next.chain,
+            durable: FrameSeq(0),
+            epoch: Epoch(2),
+            record_count: 0,
+            blocks: 1,
+            payload: Vec::new(),
+        };
+        change(&mut frame);
+        let mut disk = Disk { ring: disk.ring, bytes: disk.bytes.clone() };
+        disk.put(&Sealed { seq: next.seq, at, buf: frame.encode(TAG).0, blocks: 1 });
+        let scan = disk.scan(ORIGIN, &[]);
+        (scan.frames.len(), scan.reason)
+    };
+    let goes_on = scan(&|_| {});
+    assert_eq!(goes_on.0, 4);
+    for bit in 2..16 {
+        let (what, number, bits) = ("journal frame", next.seq.0, 1 << bit);
+        let unknown = FormatError::Flags { what, number, at, bits };
+        assert_eq!(scan(&|frame| frame.flags = 1 << bit), (3, unknown.clone().into()));
+        let pad = FLAG_PAD | 1 << bit;
+        assert_eq!(scan(&|frame| frame.flags = pad), (3, unknown.into()));
+        let flag = |frame: &mut Frame| frame.flags = 1 << bit;
+        let stale = scan(&|frame| (flag(frame), frame.seq = FrameSeq(1)).1);
+        assert!(matches!(stale, (3, EndReason::Seq { .. })), "{stale:?}");
+        let other = scan(&|frame| (flag(frame), frame.chain ^= 1).1);
+        assert!(matches!(other, (3, EndReason::Chain { .. })), "{other:?}");
+        let cut = scan(&|frame| (flag(frame), frame.epoch = Epoch(1)).1);
+        assert!(matches!(cut, (3, EndReason::Epoch { .. })), "{cut:?}");
+    }
 }

@@ -58,16 +58,16 @@ type Place = (u64, u64);
 
 /// See the module.
 pub struct Forge<'a> {
-    specimen: &'a Specimen,
+    pub(super) specimen: &'a Specimen,
     tag: u64,
-    layout: Geometry,
-    cp: Checkpoint,
+    pub(super) layout: Geometry,
+    pub(super) cp: Checkpoint,
     /// Blocks that are worth a change: all that the newest checkpoint, and the journal behind it, are
     /// made of, and the superblocks.
     targets: Vec<u64>,
     /// Where the checksum of a block stands.
     referrers: BTreeMap<u64, Vec<(u64, usize)>>,
-    frames: Vec<Place>,
+    pub(super) frames: Vec<Place>,
 }
 
 fn put(page: &mut [u8], at: usize, crc: u32) {
@@ -200,6 +200,18 @@ impl<'a> Forge<'a> {
                 self.both_copies(target, &page, &mut blocks);
             }
         }
+        self.sealed(blocks)
+    }
+
+    /// The pool with one bit of a block the other way round.
+    #[must_use]
+    pub fn flip(&self, block: u64, byte: usize, bit: u32) -> SimDisk {
+        let mut page = self.peek(block);
+        page[byte] ^= 1 << bit;
+        self.sealed(Blocks::from([(block, page)]))
+    }
+
+    fn sealed(&self, mut blocks: Blocks) -> SimDisk {
         self.seal(&mut blocks);
         let mut disk = self.specimen.disk.fork_durable();
         blocks.into_iter().for_each(|(block, page)| disk.poke(block, page));
