@@ -16,7 +16,7 @@ use crate::task::{Cx, join_all};
 use crate::wait::Waiter;
 use cow_alloc::Stream;
 use cow_format::checkpoint::MAX_WITHHELD;
-use cow_format::{Buf, BufSlice, FrameSeq, Lba, NodeId, Phys};
+use cow_format::{BLOCK_SIZE, Buf, BufSlice, FrameSeq, Lba, NodeId, Phys, mutant};
 use std::sync::Arc;
 
 const ENOSPC: i32 = 28;
@@ -46,6 +46,20 @@ impl Placed {
     /// What is written.
     fn slice(&self) -> BufSlice {
         BufSlice::new(Arc::clone(&self.data), self.first, self.crcs.len())
+    }
+
+    /// The fault that the mutant `latebytes` is: what a caller's buffer holds by now, who has put
+    /// something else into the last block of a longer write since its checksum was taken.
+    fn changed(&self) -> BufSlice {
+        let blocks = self.crcs.len();
+        let mut buf = Buf::zeroed(blocks);
+        for i in 0..blocks {
+            *buf.block_mut(i) = *self.data.block(self.first + i);
+        }
+        if blocks > 1 {
+            buf.block_mut(blocks - 1)[BLOCK_SIZE - 1] ^= 1;
+        }
+        BufSlice::whole(buf)
     }
 
     /// Its blocks, each by itself.
@@ -93,7 +107,8 @@ impl Placement {
     pub(crate) fn keep(&mut self, core: &mut Core, node: NodeId, first: FrameSeq) {
         for run in self.runs.drain(..) {
             if !self.lands_first {
-                core.launch(run.phys, Run { data: run.slice(), node, lba: run.lba, frame: first });
+                let data = if mutant::is("latebytes") { run.changed() } else { run.slice() };
+                core.launch(run.phys, Run { data, node, lba: run.lba, frame: first });
             }
         }
     }

@@ -213,6 +213,9 @@ pub(crate) async fn write_parts(
             read_blocks(cx, target, *lba, *blocks as usize).await?;
         }
     }
+    if mutant::is("firstfold") && !cx.core().pool()?.has_layer(target.node) {
+        crate::fold::fold_now(cx).await?;
+    }
     let tier = if places.is_empty() { Tier::Discard } else { Tier::Data };
     let blocks: u64 = places.iter().map(|(_, blocks)| blocks).sum();
     let map = {

@@ -72,12 +72,20 @@ impl Tree {
             .unwrap_or_default()
     }
 
+    /// The children whose pointers a trim of `z` looks at: all of them.
+    pub fn compared_in_trim(&self, z: NodeId) -> impl Iterator<Item = NodeId> {
+        let passed = |id: NodeId| {
+            mutant::is("trimheld") && self.node(id).is_some_and(|node| node.entry.holds > 0)
+        };
+        self.children(z).iter().copied().filter(move |&id| !passed(id))
+    }
+
     /// At most how many data pointers a trim of `z` would clear: those that it has from deleted
     /// nodes above count too. The rows of its children must be loaded.
     fn trim_hope(&self, z: NodeId) -> u64 {
         let Some(node) = self.node(z) else { return 0 };
         let above = self.trim_floor(z);
-        let rows = node.children.iter().filter_map(|&child| self.node(child)).map(|c| &c.row);
+        let rows = self.compared_in_trim(z).filter_map(|child| self.node(child)).map(|c| &c.row);
         rows.map(|row| row.sum(above, node.entry.label_gen).data).min().unwrap_or(0)
     }
 
@@ -156,7 +164,7 @@ impl Tree {
         if mutant::is("nohoist") {
             return;
         }
-        for child in self.children(z).to_vec() {
+        for child in self.compared_in_trim(z).collect::<Vec<_>>() {
             let Some(node) = self.node_cache_mut(child) else { continue };
             debug_assert!(node.row.is_loaded(), "a hoist from an unread row");
             let taken = node.row.take(birth, unit(is_map, 1));

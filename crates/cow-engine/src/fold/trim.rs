@@ -128,7 +128,7 @@ impl Fold {
         let Some(granted) = self.grant_trim(z, spine, *leaves) else { return Ok(false) };
         let trim = Trim { z, family, floor: self.tree.trim_floor(z), born, spine };
         let mut children = Vec::new();
-        for child in self.tree.children(z).to_vec() {
+        for child in self.tree.compared_in_trim(z).collect::<Vec<_>>() {
             match self.pointer_at(child, family, root.level).await {
                 Some(slot) if !children.contains(&slot) => children.push(slot),
                 Some(_) => {}

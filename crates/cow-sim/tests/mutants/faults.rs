@@ -194,6 +194,11 @@ pub const MUTANTS: &[Mutant] = &[
         "a snapshot is deleted that a client has open",
         Killer::Script("a_snapshot_in_use_stays", scripts::a_snapshot_in_use_stays),
     ),
+    mutant(
+        "trimheld",
+        "a trim passes over a child that is held, and clears what only that one has",
+        Killer::Script("a_held_snapshot_beside_a_trim", scripts::a_held_snapshot_beside_a_trim),
+    ),
     // Sizes and space.
     mutant(
         "spliceown",
@@ -259,6 +264,11 @@ pub const MUTANTS: &[Mutant] = &[
         Histories(How::Writeback, 119),
     ),
     mutant(
+        "latebytes",
+        "what is written is what the caller's buffer holds later than its checksum was taken",
+        Histories(How::Writeback, 0),
+    ),
+    mutant(
         "oldlayer",
         "a read asks the layer that is being folded before the one above it",
         Killer::Script("a_read_beside_a_fold", scripts::a_read_beside_a_fold),
@@ -272,6 +282,16 @@ pub const MUTANTS: &[Mutant] = &[
         "twoflushes",
         "a verb flushes the device twice",
         Test("op_counts", "a_verb_costs_one_frame_and_one_flush"),
+    ),
+    mutant(
+        "twoframes",
+        "a verb writes two frames",
+        Test("op_counts", "a_verb_costs_one_frame_and_one_flush"),
+    ),
+    mutant(
+        "firstfold",
+        "the first write after a snapshot folds what the snapshot holds",
+        Test("op_counts", "an_overwrite_after_a_snapshot_copies_nothing"),
     ),
     mutant(
         "firstcopy",

@@ -3,11 +3,12 @@
 
 use crate::pool::{BLOCK, Pool, write as write_of};
 use cow_engine::{AckMode, Config, Engine, Error, Op, OpId, Reply, SnapTarget};
+use cow_sim::checked::check_disk;
 use cow_sim::cmd::Cmd;
 use cow_sim::disk::{Crash, Faults};
 use cow_sim::lose::lose_newest_checkpoint;
 use cow_sim::oracle::Oracle;
-use cow_sim::scripts::{create, flush, write};
+use cow_sim::scripts::{clone, create, delete, discard, flush, snapshot, write};
 use cow_sim::sim::{Sim, Stop};
 use cow_sim::world::World;
 use cow_sim::{PoolOptions, format, small_config};
@@ -64,6 +65,47 @@ pub fn a_snapshot_in_use_stays() -> Result<(), String> {
     pool.must(Op::CloseExport { export: reader });
     pool.must(delete());
     Ok(())
+}
+
+/// An image is deleted that two clones have begun with, and both let go of it; but one of them has a
+/// snapshot that is held. The trim of the image leaves that alone, and takes it when the hold is gone and
+/// the snapshot with it.
+pub fn a_held_snapshot_beside_a_trim() -> Result<(), String> {
+    let mut sim = judged(&PoolOptions::default());
+    let hold = |set| Cmd::Hold { name: "c@held".into(), tag: "backup".into(), set };
+    let settled = |sim: &mut Sim<Engine>, blocks: u64| {
+        for cmd in [Cmd::WaitReclaim, Cmd::Checkpoint, Cmd::Checkpoint] {
+            told(sim.run(cmd))?;
+        }
+        told(sim.reconcile())?;
+        sim.world.run_until_idle()?;
+        check_disk(sim.world.disk())?;
+        match sim.aux(Op::Info { exact: true }) {
+            Ok(Ok(Reply::Info(info))) if info.data_bytes == blocks * BLOCK => Ok(()),
+            other => Err(format!("not {blocks} blocks: {other:?}")),
+        }
+    };
+    let ended = (|| -> Result<(), Stop> {
+        sim.open(false)?;
+        sim.run(create("gold", GIB))?;
+        for at in 0..5 {
+            sim.run(write("gold", 200 * at, 200, 1 + 300 * at))?;
+        }
+        sim.run(snapshot(&["gold@v1"]))?;
+        sim.run(clone("gold@v1", "c"))?;
+        sim.run(clone("gold@v1", "d"))?;
+        sim.run(snapshot(&["c@held"]))?;
+        sim.run(hold(true))?;
+        sim.run(delete(&["gold@v1"]))?;
+        sim.run(delete(&["gold"]))?;
+        sim.run(discard("c", 0, 1000))?;
+        sim.run(discard("d", 0, 1000))
+    })();
+    told(ended)?;
+    settled(&mut sim, 1000)?;
+    told(sim.run(hold(false)))?;
+    told(sim.run(delete(&["c@held"])))?;
+    settled(&mut sim, 0)
 }
 
 /// In a full pool where nothing is pending one overwrite takes the last blocks. What it frees is back two

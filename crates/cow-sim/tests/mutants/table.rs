@@ -104,13 +104,13 @@ pub const INVARIANTS: &[Invariant] = &[
             "cow-sim/tests/op_counts.rs a_verb_costs_one_frame_and_one_flush",
             "cow-sim/tests/many_snapshots/main.rs snapshots_and_opens_cost_the_same_among_ten_thousand",
         ],
-        &["twoflushes"],
+        &["twoflushes", "twoframes"],
     ),
     invariant(
         "P2",
         "the first write after a snapshot costs what any other costs",
         &["cow-sim/tests/op_counts.rs an_overwrite_after_a_snapshot_copies_nothing"],
-        &["firstcopy"],
+        &["firstcopy", "firstfold"],
     ),
     invariant(
         "P3",
@@ -334,7 +334,7 @@ pub const INVARIANTS: &[Invariant] = &[
         "I25",
         "the bytes on the device are those that the checksum covers, in flight too",
         &["cow-sim/tests/engine.rs histories", MOVING],
-        &["reuseflying", "readbehind"],
+        &["reuseflying", "readbehind", "latebytes"],
     ),
     invariant(
         "I26",
@@ -355,8 +355,9 @@ pub const INVARIANTS: &[Invariant] = &[
             "cow-sim/tests/engine.rs policy_histories",
             "cow-snaptree/src/tests/verbs.rs rollback_keeps_the_newest_three_undo_snapshots",
             "cow-sim/tests/mutants/scripts.rs a_snapshot_in_use_stays",
+            "cow-sim/tests/mutants/scripts.rs a_held_snapshot_beside_a_trim",
         ],
-        &["pruneheld", "undoheld", "deleteopen"],
+        &["pruneheld", "undoheld", "deleteopen", "trimheld"],
     ),
     invariant(
         "S14",
