@@ -21,6 +21,8 @@ use std::collections::BTreeMap;
 const ONE_OF: u64 = 8;
 /// Forged pools of a run.
 const FORGED: u64 = 1000;
+/// Of so many bad sectors one is repaired.
+const SECTORS: usize = 13;
 /// Failures that are told of.
 const TOLD: usize = 20;
 
@@ -188,4 +190,27 @@ fn forged_pools() {
         failures == 0,
         "{failures} failures; one of them again: COW_SIM_START=... COW_SIM_SEEDS=1"
     );
+}
+
+/// What a repair changes of pools with one bad sector: nothing that could be read. Cut map nodes are
+/// among them, which forged pools seldom have.
+#[test]
+fn repair_of_bad_sectors() {
+    let specimen = Specimen::whole().unwrap();
+    let harms = sectors(&specimen);
+    let is_data = |harm: &&Harm| kind_of(&specimen, harm.block) == "data";
+    let mut mended = BTreeMap::<&str, u64>::new();
+    for harm in harms.iter().filter(|harm| !is_data(harm)).step_by(SECTORS) {
+        let Some(page) = harm.page(&specimen) else { continue };
+        let mut disk = specimen.disk.fork_durable();
+        disk.poke(harm.block, page);
+        let done = mend(&disk, &specimen.config, mix(harm.block));
+        if done.unwrap_or_else(|text| panic!("{harm:?}: {text}")).is_some() {
+            *mended.entry(kind_of(&specimen, harm.block)).or_default() += 1;
+        }
+    }
+    println!("{mended:?}");
+    for kind in ["leaf", "inner map node"] {
+        assert!(mended.contains_key(kind), "{kind}: {mended:?}");
+    }
 }

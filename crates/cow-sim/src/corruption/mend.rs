@@ -1,10 +1,10 @@
 //! The repair of a pool that somebody has forged. It is refused, or it leaves nothing to be repaired; and
-//! nothing that could be read before reads otherwise after it, but for what it says is lost.
+//! what could be read before reads the same after it: what it says is lost could not be read any more.
 
 use crate::checked::View;
 use crate::disk::SimDisk;
 use crate::world::World;
-use cow_check::repair::{BlocksMut, Plan, WriteError, apply, plan};
+use cow_check::repair::{BlocksMut, WriteError, apply, plan};
 use cow_check::{Blocks, Options, ReadError, Report, Severity, Structure};
 use cow_engine::{Config, Engine, ExportId, Op, Reply};
 use cow_format::{BLOCK_SIZE, Buf, Phys};
@@ -77,7 +77,8 @@ pub fn mend(disk: &SimDisk, config: &Config, seed: u64) -> Result<Option<SimDisk
     if let Some(before) = seen(disk, config, seed)? {
         let after = seen(&mended, config, seed)?
             .ok_or_else(|| format!("does not open after {:?}", found.actions))?;
-        compare(&before, &after, &found)?;
+        compare(&before, &after)
+            .map_err(|text| format!("{text} after {:?}, lost {:?}", found.actions, found.lost))?;
     }
     Ok(Some(mended))
 }
@@ -90,17 +91,12 @@ fn unsettled(report: &Report) -> Option<String> {
     Some(report.findings.iter().find(is_it).map_or_else(|| kind.to_string(), ToString::to_string))
 }
 
-fn compare(before: &Seen, after: &Seen, plan: &Plan) -> Result<(), String> {
+/// The first block that could be read and reads otherwise now.
+fn compare(before: &Seen, after: &Seen) -> Result<(), String> {
     for ((name, lba), was) in before.iter().filter(|(_, was)| was.is_some()) {
-        let is_lost = plan.lost.iter().any(|lost| {
-            lost.name == *name && (lost.lba..lost.lba.saturating_add(lost.blocks)).contains(lba)
-        });
         let now = after.get(&(name.clone(), *lba)).copied().flatten();
-        if now != *was && !(is_lost && now.is_none()) {
-            return Err(format!(
-                "{name}, lba {lba} read as {was:x?} and reads as {now:x?} after {:?}, lost {:?}",
-                plan.actions, plan.lost
-            ));
+        if now != *was {
+            return Err(format!("{name}, lba {lba} read as {was:x?} and reads as {now:x?}"));
         }
     }
     Ok(())
@@ -163,4 +159,22 @@ fn hash(bytes: &[u8]) -> u64 {
         hash = crate::rng::mix(hash ^ u64::from_le_bytes(number));
     }
     hash
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Seen, compare};
+
+    fn seen(value: Option<u64>) -> Seen {
+        Seen::from([(("v".to_owned(), 7), value)])
+    }
+
+    #[test]
+    fn what_could_be_read_must_read_the_same() {
+        assert_eq!(compare(&seen(Some(1)), &seen(Some(1))), Ok(()));
+        assert_eq!(compare(&seen(None), &seen(Some(1))), Ok(()));
+        for after in [seen(Some(2)), seen(None), Seen::new()] {
+            assert!(compare(&seen(Some(1)), &after).is_err(), "{after:?}");
+        }
+    }
 }
