@@ -26,7 +26,7 @@ pub fn run(data: &[u8]) {
         let (config, seed) = (&specimen.config, u64::from(first));
         assert_eq!(exercise(&disk, config, seed), Ok(()));
         match mend(&disk, config, seed) {
-            Ok(Some(mended)) => assert_eq!(exercise(&mended, config, seed), Ok(())),
+            Ok(Some(mended)) => assert_eq!(exercise(&mended.disk, config, seed), Ok(())),
             Ok(None) => {}
             Err(text) => panic!("{text}"),
         }

@@ -4,7 +4,7 @@
 use crate::checked::View;
 use crate::disk::SimDisk;
 use crate::world::World;
-use cow_check::repair::{BlocksMut, WriteError, apply, plan};
+use cow_check::repair::{BlocksMut, Lost, WriteError, apply, plan};
 use cow_check::{Blocks, Options, ReadError, Report, Severity, Structure};
 use cow_engine::{Config, Engine, ExportId, Op, Reply};
 use cow_format::{BLOCK_SIZE, Buf, Phys};
@@ -16,6 +16,8 @@ const NODES: usize = 24;
 const BLOCKS: usize = 256;
 /// Blocks that are read at once.
 const RUN: u64 = 16;
+/// Bytes of a volume that a leaf maps.
+const LEAF: u64 = 256 * BLOCK;
 
 /// A disk that repair writes to. Each write is durable at once: crashes are for other tests.
 struct Target(SimDisk);
@@ -51,11 +53,19 @@ impl BlocksMut for Target {
 /// What a client reads: a checksum of each block of each volume and snapshot, `None` for an error.
 type Seen = BTreeMap<(String, u64), Option<u64>>;
 
+/// A pool that was repaired, and what the repair has told.
+pub struct Mended {
+    /// The pool.
+    pub disk: SimDisk,
+    /// What it calls lost.
+    pub lost: Vec<Lost>,
+}
+
 /// Repairs a copy of `disk`, if that is not refused; the copy, if anything was written.
 ///
 /// # Errors
 /// When the repair leaves something to be repaired, or changes what is read.
-pub fn mend(disk: &SimDisk, config: &Config, seed: u64) -> Result<Option<SimDisk>, String> {
+pub fn mend(disk: &SimDisk, config: &Config, seed: u64) -> Result<Option<Mended>, String> {
     let options = Options { max_findings: 50, ..Options::default() };
     let Ok(found) = plan(&mut View(disk), &options) else { return Ok(None) };
     if found.is_empty() {
@@ -75,12 +85,52 @@ pub fn mend(disk: &SimDisk, config: &Config, seed: u64) -> Result<Option<SimDisk
         Err(error) => return Err(format!("a second repair: {error}")),
     }
     if let Some(before) = seen(disk, config, seed)? {
-        let after = seen(&mended, config, seed)?
-            .ok_or_else(|| format!("does not open after {:?}", found.actions))?;
-        compare(&before, &after)
-            .map_err(|text| format!("{text} after {:?}, lost {:?}", found.actions, found.lost))?;
+        let told = |text| format!("{text} after {:?}, lost {:?}", found.actions, found.lost);
+        let after = again(&mended, config, seed, &before).map_err(told)?;
+        compare(&before, &after).map_err(told)?;
     }
-    Ok(Some(mended))
+    Ok(Some(Mended { disk: mended, lost: found.lost }))
+}
+
+/// What can be read of a pool, to be compared with it after damage and repair.
+pub struct Whole(Seen);
+
+impl Whole {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// When that fails.
+    pub fn of(disk: &SimDisk, config: &Config, seed: u64) -> Result<Self, String> {
+        let seen = seen(disk, config, seed)?.ok_or("it does not open")?;
+        Ok(Self(seen))
+    }
+
+    /// A repair has brought back all but exactly what it calls lost. This is not what [`mend`] compares: it
+    /// sees that a loss is not told, and that a repair gives up what could not be read, but is known.
+    ///
+    /// # Errors
+    /// The first block of which that is not so.
+    pub fn is_back(&self, mended: &Mended, config: &Config, seed: u64) -> Result<(), String> {
+        let now = again(&mended.disk, config, seed, &self.0)?;
+        let all_but_lost = without(&self.0, &mended.lost);
+        match all_but_lost.iter().find(|(place, was)| now.get(*place) != Some(*was)) {
+            None => Ok(()),
+            Some((place, was)) => {
+                let now = now.get(place);
+                Err(format!("{place:?} should be {was:x?} and is {now:x?}; lost {:?}", mended.lost))
+            }
+        }
+    }
+}
+
+/// The same, with what is lost not to be read.
+fn without(seen: &Seen, lost: &[Lost]) -> Seen {
+    let is_lost = |(name, lba): &(String, u64)| {
+        let covers =
+            |lost: &Lost| lost.name == *name && (lost.lba..lost.lba + lost.blocks).contains(lba);
+        lost.iter().any(covers)
+    };
+    seen.iter().map(|(place, was)| (place.clone(), was.filter(|_| !is_lost(place)))).collect()
 }
 
 /// The first finding that a repair must not leave.
@@ -102,6 +152,28 @@ fn compare(before: &Seen, after: &Seen) -> Result<(), String> {
     Ok(())
 }
 
+/// What there is now in the places of `before`.
+fn again(disk: &SimDisk, config: &Config, seed: u64, before: &Seen) -> Result<Seen, String> {
+    let mut world = World::<Engine>::new(disk.fork_durable(), config, seed);
+    world
+        .run_op(Op::Open { read_only: true })?
+        .map_err(|error| format!("does not open: {error}"))?;
+    let places: Vec<&(String, u64)> = before.keys().collect();
+    let mut all = Seen::new();
+    for places in places.chunk_by(|a, b| a.0 == b.0) {
+        let Some((name, _)) = places.first() else { continue };
+        let open = Op::OpenExport { name: name.clone(), write: false };
+        let Ok(Reply::Export { export, size_bytes, .. }) = world.run_op(open)? else { continue };
+        for place in places {
+            let value = value(&mut world, export, place.1 * BLOCK, size_bytes)?;
+            all.insert((*place).clone(), value);
+        }
+        world.run_op(Op::CloseExport { export })?.ok();
+    }
+    world.run_op(Op::Close)?.ok();
+    Ok(all)
+}
+
 /// What a reader sees; `None` where the pool does not open.
 fn seen(disk: &SimDisk, config: &Config, seed: u64) -> Result<Option<Seen>, String> {
     let mut world = World::<Engine>::new(disk.fork_durable(), config, seed);
@@ -121,34 +193,55 @@ fn seen(disk: &SimDisk, config: &Config, seed: u64) -> Result<Option<Seen>, Stri
     Ok(Some(all))
 }
 
-/// The mapped blocks, so many of them.
+/// The mapped blocks, so many of them. Where the map cannot be read, what is beside that is.
 fn read(
     world: &mut World<Engine>,
     (name, export): (&str, ExportId),
     size: u64,
     all: &mut Seen,
 ) -> Result<(), String> {
-    let (mut offset, mut rest) = (0, BLOCKS);
-    while offset < size && rest > 0 {
-        let found = world.run_op(Op::Extents { export, offset, len: size - offset })?;
-        let Ok(Reply::Extents(extents)) = found else { return Ok(()) };
+    let (mut ranges, mut rest) = (vec![(0, size)], BLOCKS);
+    while let Some((offset, end)) = ranges.pop().filter(|_| rest > 0) {
+        if offset >= end {
+            continue;
+        }
+        let found = world.run_op(Op::Extents { export, offset, len: end - offset })?;
+        let Ok(Reply::Extents(extents)) = found else {
+            let half = ((end - offset) / 2).next_multiple_of(LEAF);
+            if half < end - offset {
+                ranges.extend([(offset + half, end), (offset, offset + half)]);
+            }
+            continue;
+        };
+        let mut at = offset;
         for extent in extents {
             rest = rest.saturating_sub(1);
-            let mapped =
-                if extent.mapped { extent.len.min(RUN * BLOCK).min(size - offset) } else { 0 };
-            for at in (offset..offset + mapped).step_by(BLOCK_SIZE) {
+            let mapped = if extent.mapped { extent.len.min(RUN * BLOCK).min(end - at) } else { 0 };
+            for at in (at..at + mapped).step_by(BLOCK_SIZE) {
                 rest = rest.saturating_sub(1);
-                let len = BLOCK.min(size - at);
-                let value = match world.run_op(Op::Read { export, offset: at, len })? {
-                    Ok(Reply::Data { buf, skip }) => buf.get(skip..skip + len as usize).map(hash),
-                    _ => None,
-                };
+                let value = value(world, export, at, size)?;
                 all.insert((name.to_owned(), at / BLOCK), value);
             }
-            offset = offset.saturating_add(extent.len.max(512)).min(size);
+            at = at.saturating_add(extent.len.max(512)).min(end);
         }
+        // The answer may end before what was asked for does.
+        ranges.push((at.max(offset + 512), end));
     }
     Ok(())
+}
+
+/// The block at `offset` of a volume of `size` bytes.
+fn value(
+    world: &mut World<Engine>,
+    export: ExportId,
+    offset: u64,
+    size: u64,
+) -> Result<Option<u64>, String> {
+    let len = BLOCK.min(size.saturating_sub(offset));
+    Ok(match world.run_op(Op::Read { export, offset, len })? {
+        Ok(Reply::Data { buf, skip }) => buf.get(skip..skip + len as usize).map(hash),
+        _ => None,
+    })
 }
 
 fn hash(bytes: &[u8]) -> u64 {
@@ -163,7 +256,8 @@ fn hash(bytes: &[u8]) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::{Seen, compare};
+    use super::{Seen, compare, without};
+    use cow_check::repair::Lost;
 
     fn seen(value: Option<u64>) -> Seen {
         Seen::from([(("v".to_owned(), 7), value)])
@@ -175,6 +269,20 @@ mod tests {
         assert_eq!(compare(&seen(None), &seen(Some(1))), Ok(()));
         for after in [seen(Some(2)), seen(None), Seen::new()] {
             assert!(compare(&seen(Some(1)), &after).is_err(), "{after:?}");
+        }
+    }
+
+    #[test]
+    fn exactly_what_is_lost_is_left_out() {
+        let lost = |name: &str, lba, blocks| Lost { name: name.to_owned(), lba, blocks, block: 0 };
+        for (lost, left) in [
+            (lost("v", 7, 1), None),
+            (lost("v", 0, 8), None),
+            (lost("v", 0, 7), Some(1)),
+            (lost("v", 8, 9), Some(1)),
+            (lost("w", 7, 1), Some(1)),
+        ] {
+            assert_eq!(without(&seen(Some(1)), std::slice::from_ref(&lost)), seen(left), "{lost}");
         }
     }
 }
