@@ -33,6 +33,25 @@ pub(crate) enum Area {
     },
 }
 
+/// For what belongs into another area.
+const NO_SEQ: u64 = u64::MAX;
+
+impl Area {
+    /// Whether a checkpoint after `seq` was begun here and is not intact.
+    fn is_of_after(&self, seq: u64) -> bool {
+        matches!(self, Self::BadBody { seq: own, .. } if *own > seq && *own != NO_SEQ)
+    }
+
+    /// Why nobody can say that checkpoint `seq` was never complete here, if that is so.
+    pub(crate) fn may_hold(&self, seq: u64) -> Option<&str> {
+        match self {
+            Self::BadHeader(what, _) => Some(what),
+            Self::BadBody { seq: own, what, .. } if *own >= seq => Some(what),
+            _ => None,
+        }
+    }
+}
+
 /// Reads all areas; the newest checkpoint.
 pub(crate) fn read(cx: &mut Cx<'_>, sb: &Superblock) -> Result<(Checkpoint, Vec<Area>), OpenError> {
     let areas: Vec<Area> =
@@ -81,7 +100,7 @@ fn read_area(cx: &mut Cx<'_>, sb: &Superblock, area: usize) -> Result<Area, Open
     Ok(match Checkpoint::decode(&whole, cx.tag, at) {
         Ok(cp) if Checkpoint::area(cp.seq) != area => {
             let what = format!("checkpoint {} does not belong into this area", cp.seq);
-            Area::BadBody { seq: u64::MAX, what, flipped: true }
+            Area::BadBody { seq: NO_SEQ, what, flipped: true }
         }
         Ok(cp) => match cp.validate(&sb.geometry) {
             Ok(()) => Area::Valid(Box::new(cp)),
@@ -160,7 +179,7 @@ pub(crate) fn check(cx: &mut Cx<'_>, sb: &Superblock, newest: &Checkpoint, areas
         let place = format!("area {index}, block {}", sb.geometry.cp_start[index]);
         if let Area::Valid(cp) = area {
             check_age(cx, newest, cp, &place);
-        } else if let Some((severity, what)) = judge(cx.tag, newest, index, area) {
+        } else if let Some((severity, what)) = judge(cx.tag, newest, index, areas) {
             cx.find(Structure::Checkpoint, severity, place, what);
         }
     }
@@ -171,11 +190,11 @@ pub(crate) fn judge(
     tag: u64,
     newest: &Checkpoint,
     index: usize,
-    area: &Area,
+    areas: &[Area],
 ) -> Option<(Severity, String)> {
     let next = newest.seq.saturating_add(1);
     let past = format!("older than checkpoint {}, which is intact", newest.seq);
-    Some(match area {
+    Some(match areas.get(index)? {
         Area::Empty | Area::Valid(_) => return None,
         Area::BadHeader(what, head) => {
             let is_next = Checkpoint::area(next) == index;
@@ -198,6 +217,10 @@ pub(crate) fn judge(
         Area::BadBody { seq, what, flipped: true } => {
             (Severity::Corruption, format!("{what}; checkpoint {seq} was the newest"))
         }
+        Area::BadBody { seq, what, .. } if areas.iter().any(|area| area.is_of_after(*seq)) => (
+            Severity::Corruption,
+            format!("{what}; checkpoint {seq} was complete: another was begun after it"),
+        ),
         Area::BadBody { seq, what, flipped: false } => {
             (Severity::Warning, format!("{what}; checkpoint {seq} was torn by a crash"))
         }

@@ -28,6 +28,14 @@ pub enum Action {
         /// What was wrong.
         what: String,
     },
+    /// What stands in the area after that of the new checkpoint could be taken for a newer one: it is wiped, so that
+    /// a crash while the new one is written leaves one area in doubt, not two.
+    WipeCheckpoint {
+        /// The area, 0 to 3.
+        area: usize,
+        /// What was wrong with it.
+        what: String,
+    },
     /// The node table of the newest checkpoint is damaged: that of the one before it, and the journal from
     /// there on, take its place.
     GoBack {
@@ -102,6 +110,7 @@ impl Action {
             Self::RestoreSuperblock { .. } => "restore_superblock",
             Self::RenewSuperblocks { .. } => "renew_superblocks",
             Self::ReplaceCheckpoint { .. } => "replace_checkpoint",
+            Self::WipeCheckpoint { .. } => "wipe_checkpoint",
             Self::GoBack { .. } => "go_back",
             Self::CutMapNode { .. } => "cut_map_node",
             Self::RebuildRow { .. } => "rebuild_kill_row",
@@ -128,6 +137,9 @@ impl fmt::Display for Action {
                     f,
                     "checkpoint area {area}: written anew from checkpoint {seq} and what the journal has since ({what})"
                 )
+            }
+            Self::WipeCheckpoint { area, what } => {
+                write!(f, "checkpoint area {area}: wiped, it holds nothing that is needed ({what})")
             }
             Self::GoBack { from, to, what } => {
                 write!(

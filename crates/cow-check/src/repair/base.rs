@@ -24,6 +24,8 @@ pub(super) struct Base {
     pub(super) entries: BTreeMap<u32, NodeEntry>,
     /// All other intact checkpoints.
     pub(super) others: Vec<Checkpoint>,
+    /// Checkpoints of which nobody can say from their area that they never were, and why.
+    pub(super) doubtful: Vec<(u64, String)>,
     /// Why there must be a new checkpoint, whatever else is found.
     pub(super) reason: Option<Action>,
     /// Blocks that records of the journal name, from the oldest tail that a recovery may start from.
@@ -40,12 +42,21 @@ impl Base {
         let (sb, copies) = superblock::read(cx)?;
         let (newest, areas) = checkpoint::read(cx, &sb)?;
         let lost = lost_successor(cx, &newest, &areas)?;
+        let may_hold = |seq| areas[Checkpoint::area(seq)].may_hold(seq).map(str::to_owned);
+        let doubtful = [1, 2].map(|ahead| newest.seq.saturating_add(ahead));
+        let doubtful = doubtful.map(|seq| (seq, may_hold(seq)));
         let valid = areas.into_iter().filter_map(|area| match area {
             Area::Valid(cp) => Some(*cp),
             _ => None,
         });
         let valid: Vec<Checkpoint> = valid.collect();
         let (cp, entries, fallback) = with_table(cx, &sb, newest, &valid)?;
+        if let (Some(back), Some(lost)) = (&fallback, &lost) {
+            return Err(RepairError::Refused(format!(
+                "two checkpoints are damaged, what the one before them describes may have been overwritten: \
+                 {back}; {lost}"
+            )));
+        }
         let others: Vec<Checkpoint> =
             valid.into_iter().filter(|other| other.seq != cp.seq).collect();
         let epoch = sb.epoch.max(cp.epoch);
@@ -54,6 +65,7 @@ impl Base {
             copies,
             reason: fallback.or(lost),
             cp,
+            doubtful: doubtful.into_iter().filter_map(|(seq, what)| Some((seq, what?))).collect(),
             entries: entries.into_iter().collect(),
             others,
             named: Vec::new(),
@@ -126,16 +138,11 @@ fn lost_successor(
     areas: &[Area],
 ) -> Result<Option<Action>, RepairError> {
     let (next, second) = (newest.seq.saturating_add(1), newest.seq.saturating_add(2));
-    let lost = areas.iter().enumerate().find_map(|(index, area)| {
-        let corrupt = checkpoint::judge(cx.tag, newest, index, area)
+    let lost = (0..areas.len()).find_map(|index| {
+        let corrupt = checkpoint::judge(cx.tag, newest, index, areas)
             .filter(|(severity, _)| *severity == Severity::Corruption);
         corrupt.map(|(_, what)| (index, what))
     });
-    let may_be_newer = |index: usize| match &areas[index] {
-        Area::BadHeader(..) => true,
-        Area::BadBody { seq, .. } => *seq >= second,
-        Area::Empty | Area::Valid(_) => false,
-    };
     let unclear = |index| {
         let two = format!(
             "checkpoint areas {} and {index} are damaged: checkpoint {} may not be the last or the \
@@ -148,7 +155,9 @@ fn lost_successor(
     match lost {
         None => Ok(None),
         Some((index, _)) if index != Checkpoint::area(next) => Err(unclear(index)),
-        Some(_) if may_be_newer(Checkpoint::area(second)) => Err(unclear(Checkpoint::area(second))),
+        Some(_) if areas[Checkpoint::area(second)].may_hold(second).is_some() => {
+            Err(unclear(Checkpoint::area(second)))
+        }
         Some((area, what)) => Ok(Some(Action::ReplaceCheckpoint { area, seq: newest.seq, what })),
     }
 }

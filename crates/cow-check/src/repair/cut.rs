@@ -11,7 +11,7 @@ use crate::tree::{is_walking, name_of};
 use crate::unread::{BadNode, Pointer};
 use cow_format::entry::{NodeEntry, Root};
 use cow_format::mapnode::{FANOUT, FANOUT_BITS, MapNode, NodePlace, Slot, span_blocks};
-use cow_format::{BLOCK_SIZE, FamilyId, NodeId};
+use cow_format::{BLOCK_SIZE, FamilyId, NodeId, mutant};
 use std::collections::{BTreeMap, HashMap};
 
 /// Where a pointer stands: which map, and from which of its blocks on that is to be looked at.
@@ -110,7 +110,10 @@ impl Cut<'_, '_> {
         let mut node = MapNode::empty(family, level, index, birth);
         for at in 0..FANOUT {
             let child = (index << FANOUT_BITS) + at as u64;
-            node.slots_mut()[at] = match bad.known.get(&(level, index, at)) {
+            let spot = (level, index, at);
+            let is_first = bad.known.keys().next() == Some(&spot);
+            let known = bad.known.get(&spot).filter(|_| !is_first || !mutant::is("knownlost"));
+            node.slots_mut()[at] = match known {
                 Some(slot) => *slot,
                 None if level > 0 => self.replace(bad, level - 1, child)?,
                 None => Slot::lost(birth),
@@ -179,6 +182,10 @@ impl Cut<'_, '_> {
             let new = self.rewrite(child, old)?;
             node.slots_mut()[at] = new;
             changed |= new != old;
+            if new != old && mutant::is("cutmore") {
+                let birth = node.birth;
+                node.slots_mut()[at ^ 1] = Slot::lost(birth);
+            }
         }
         if !changed {
             return Ok(slot);

@@ -41,7 +41,7 @@ use base::Base;
 use cow_format::checkpoint::{Checkpoint, FLAG_LEAKS};
 use cow_format::geometry::ZONE_BLOCKS;
 use cow_format::mapnode::NodePlace;
-use cow_format::{BLOCK_SIZE, Buf, Phys};
+use cow_format::{BLOCK_SIZE, Buf, Phys, mutant};
 use overlay::{Overlay, Page};
 use std::collections::BTreeMap;
 use work::{Survey, Work};
@@ -92,7 +92,7 @@ pub struct Plan {
     pub lost: Vec<Lost>,
     /// What a check will find afterwards, of structure alone.
     pub after: Report,
-    /// Superblock copies, then what the checkpoint refers to, by block.
+    /// Superblock copies, and a checkpoint area that is wiped; then what the checkpoint refers to, by block.
     copies: BTreeMap<u64, Page>,
     body: BTreeMap<u64, Page>,
     checkpoint: Option<(Phys, Buf)>,
@@ -119,8 +119,11 @@ pub fn plan(blocks: &mut dyn Blocks, options: &Options<'_>) -> Result<Plan, Repa
     }
     let mut work = Work::new(overlay, base);
     let survey = settle(&mut work, options)?;
-    let copies = copies::restore(&mut work);
+    let mut copies = copies::restore(&mut work);
     let checkpoint = finish(&mut work, &survey);
+    if checkpoint.is_some() {
+        copies.extend(wipe(&mut work));
+    }
     let lost = told::lost(&work, &survey);
     if copies.is_empty() && checkpoint.is_none() {
         return Ok(Plan::nothing(before));
@@ -187,6 +190,21 @@ fn unsettled(report: &Report) -> RepairError {
     let first =
         report.findings.iter().find(|f| f.severity == Severity::Corruption && is_cause(f.kind));
     RepairError::Refused(first.map_or_else(|| "the maps".to_owned(), ToString::to_string))
+}
+
+/// Empties the area after that of the new checkpoint, if one could take what stands there for a newer one: the
+/// block that is written.
+fn wipe(work: &mut Work<'_>) -> Option<u64> {
+    let after = work.cp.seq.saturating_add(1);
+    let (_, what) = work.base.doubtful.iter().find(|(seq, _)| *seq == after)?.clone();
+    if mutant::is("areabeside") {
+        return None;
+    }
+    let area = Checkpoint::area(after);
+    work.actions.push(Action::WipeCheckpoint { area, what });
+    let at = Phys(work.base.sb.geometry.cp_start[area]);
+    work.overlay.put(at, &Buf::zeroed(1));
+    Some(at.0)
 }
 
 /// Pages and checkpoint; `None` when they would say what the checkpoint that is there says.

@@ -5,12 +5,12 @@ use super::space::{image, quiet};
 use super::work::{Survey, Work};
 use crate::context::Cx;
 use crate::reach::ZoneBits;
-use cow_format::Buf;
 use cow_format::checkpoint::{PageDesc, ZoneDesc};
 use cow_format::entry::{ENTRY_LEN, NodeEntry};
 use cow_format::geometry::{CHUNK_PAGES, Geometry, ZONE_BLOCKS};
 use cow_format::page::{bitmap_crc, table_crc};
 use cow_format::table::{first_slot, is_overflow, overflow_of, page_of};
+use cow_format::{Buf, mutant};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Every zone whose page does not say what is in use.
@@ -40,7 +40,7 @@ pub(super) fn write_bitmap(work: &mut Work<'_>, survey: &Survey) {
         if is_same && desc.free == free && desc.longest <= longest {
             continue;
         }
-        let home = if desc.fresh { 0 } else { 1 - desc.home };
+        let home = other_home(desc.fresh, desc.home);
         let at = geometry.bitmap_home(zone, home);
         let page = wanted.to_page();
         *desc = ZoneDesc { crc: bitmap_crc(&page, tag, at), free, longest, home, fresh: false };
@@ -63,11 +63,20 @@ pub(super) fn write_table(work: &mut Work<'_>) {
         }
         let (index, in_chunk) = (u64::from(page) / CHUNK_PAGES, u64::from(page) % CHUNK_PAGES);
         let desc = &mut work.cp.pages[page as usize];
-        let home = if desc.fresh { 0 } else { 1 - desc.home };
+        let home = other_home(desc.fresh, desc.home);
         let at = Geometry::table_home(work.cp.chunks[index as usize], in_chunk, home);
         let crc = table_crc(&buf, work.base.sb.pool_tag(), at);
         *desc = PageDesc { crc, home, fresh: false, used };
         work.overlay.put(at, &buf);
+    }
+}
+
+/// The home of a page that the checkpoint before does not use.
+fn other_home(fresh: bool, home: u8) -> u8 {
+    match fresh {
+        true => 0,
+        false if mutant::is("homeused") => home,
+        false => 1 - home,
     }
 }
 

@@ -5,9 +5,9 @@ use super::base::Base;
 use crate::bitmap::read_zone;
 use crate::context::{Cx, Options};
 use crate::reach::{Reach, ZoneBits};
-use cow_format::Phys;
 use cow_format::checkpoint::Checkpoint;
 use cow_format::geometry::ZONE_BLOCKS;
+use cow_format::{Phys, mutant};
 use std::collections::HashMap;
 
 /// What is known of a zone.
@@ -70,7 +70,8 @@ fn look(cx: &mut Cx<'_>, base: &Base, zone: u64) -> Zone {
         used.add(&other);
     }
     let range = zone * ZONE_BLOCKS..(zone + 1) * ZONE_BLOCKS;
-    let named = base.named.iter().flat_map(|(phys, blocks)| phys.0..phys.0 + blocks);
+    let named = base.named.iter().filter(|_| !mutant::is("namedtaken"));
+    let named = named.flat_map(|(phys, blocks)| phys.0..phys.0 + blocks);
     let withheld = base.cp.withheld.iter().map(|phys| phys.0);
     for block in named.chain(withheld).filter(|block| range.contains(block)) {
         used.set((block % ZONE_BLOCKS) as u32);

@@ -4,7 +4,7 @@ use super::{Plan, RepairError};
 use crate::blocks::Blocks;
 use crate::repair::overlay::{Page, TRIES};
 use cow_format::mapnode::{MapNode, NodePlace};
-use cow_format::{BLOCK_SIZE, Buf, Phys};
+use cow_format::{BLOCK_SIZE, Buf, Phys, mutant};
 use std::collections::BTreeMap;
 
 /// Blocks that are written at once.
@@ -34,28 +34,35 @@ pub struct WriteError {
 }
 
 /// Writes what the plan says, in an order in which a crash leaves the pool as it was or repaired. Nobody may
-/// have written to the pool since the plan was made.
+/// have written to the pool since the plan was made. Whatever the plan is, what could be read when it was made is
+/// durable afterwards.
 ///
 /// # Errors
 /// `ReadsAgain`, before anything is written, when damage was none; `Write` when the device refuses.
 pub fn apply(plan: &Plan, device: &mut dyn BlocksMut) -> Result<(), RepairError> {
-    if plan.is_empty() {
-        return Ok(());
-    }
     for place in &plan.believed {
-        if reads(device, place) {
+        if reads(device, place) && !mutant::is("noagain") {
             return Err(RepairError::ReadsAgain { block: place.phys.0 });
         }
     }
-    // What a killed process wrote last may be in a cache only, the checkpoint that is built upon included.
-    flush(device)?;
+    // What a killed process wrote last may be in a cache only: the checkpoint that is built upon, or that of a
+    // repair, after which there is nothing left to be done.
+    let is_loose = match plan.is_empty() {
+        true => mutant::is("cleanloose"),
+        false => mutant::is("builtloose"),
+    };
+    if !is_loose {
+        flush(device)?;
+    }
     if !plan.copies.is_empty() {
-        write_pages(device, &plan.copies, "write of a superblock copy")?;
+        write_pages(device, &plan.copies, "write of a superblock copy or checkpoint area")?;
         flush(device)?;
     }
     let Some((at, checkpoint)) = &plan.checkpoint else { return Ok(()) };
     write_pages(device, &plan.body, "write of metadata")?;
-    flush(device)?;
+    if !mutant::is("newloose") {
+        flush(device)?;
+    }
     write(device, *at, checkpoint, "write of the checkpoint")?;
     flush(device)
 }

@@ -447,4 +447,55 @@ pub const MUTANTS: &[Mutant] = &[
     mutant("noclear", "a notification that was taken stays", Killer::Threads(PLANTED)),
     mutant("forgetful", "a queue that ends forgets who waits in it", Killer::Threads(PLANTED)),
     mutant("answertwice", "a request is answered twice", Killer::Threads(PLANTED)),
+    // Repair.
+    mutant(
+        "lossmute",
+        "a repair does not tell what it has lost",
+        Test("corruption", "repair_of_bad_sectors"),
+    ),
+    mutant(
+        "knownlost",
+        "a repair gives up a pointer that newer maps know",
+        Test("repair", "every_block_of_a_closed_pool"),
+    ),
+    mutant(
+        "cutmore",
+        "a repair gives up the map node beside the one that cannot be read",
+        Test("corruption", "repair_of_bad_sectors"),
+    ),
+    mutant(
+        "noagain",
+        "a repair cuts out what can be read again",
+        Test("repair", "states::what_reads_again_is_not_cut_out"),
+    ),
+    mutant(
+        "builtloose",
+        "a repair builds upon a checkpoint that is in a cache only",
+        Test("repair", "states::what_is_built_upon_is_durable"),
+    ),
+    mutant(
+        "newloose",
+        "a repair writes its checkpoint without the flush before it",
+        Test("repair", "a_crash_at_every_step"),
+    ),
+    mutant(
+        "cleanloose",
+        "a repair that finds nothing to be done does not flush",
+        Test("repair", "states::what_is_found_in_order_is_durable"),
+    ),
+    mutant(
+        "areabeside",
+        "a repair leaves a damaged checkpoint area beside the one that it writes",
+        Test("repair", "states::a_damaged_area_is_wiped_before_the_one_beside_it_is_written"),
+    ),
+    mutant(
+        "homeused",
+        "a repair writes pages to the homes in use",
+        Test("repair", "states::a_device_that_fails"),
+    ),
+    mutant(
+        "namedtaken",
+        "a repair writes where only the journal says that data is",
+        Test("repair", "states::blocks_that_only_the_journal_names_are_left_alone"),
+    ),
 ];

@@ -19,7 +19,7 @@ pub type Results = BTreeMap<&'static str, Found>;
 const HEAD: &str = "\
 # Invariants
 
-What each promise (P), each invariant (I) and some other sections (S) of the design say, the tests that check it, and the faults that are planted for
+What each promise (P), each invariant (I) and some other sections (S) of the design say, and what a repair (R) does, the tests that check it, and the faults that are planted for
 it. `cargo xtask invariants` writes this file: it plants each fault (`mutant::is` in the sources), runs what should find it, and
 fails where one lives on. The table it is made of is in `crates/cow-sim/tests/mutants`; a test compares the two.
 

@@ -1,7 +1,7 @@
 //! The table against the sources: whatever is planted stands in it, and whatever it names is there.
 
 use crate::faults::MUTANTS;
-use crate::table::{INVARIANTS, Killer};
+use crate::table::{self, INVARIANTS, Killer};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -71,7 +71,7 @@ fn every_planted_fault_is_in_the_table() {
 fn every_test_that_is_named_is_there() {
     let killers = MUTANTS.iter().filter_map(|mutant| match mutant.killer {
         Killer::Test(target, name) | Killer::Planted(target, name) => {
-            Some(format!("cow-sim/tests/{target}.rs {name}"))
+            Some(table::test_of(target, name))
         }
         Killer::Threads(name) => Some(format!("cowstore/tests/threads/checks.rs {name}")),
         _ => None,

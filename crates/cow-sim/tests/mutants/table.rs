@@ -52,11 +52,23 @@ impl fmt::Display for Killer {
             Self::Workload(name, _) => write!(f, "crashes in \"{name}\""),
             Self::Script(name, _) => write!(f, "`mutants/scripts.rs` {name}"),
             Self::Test(target, name) | Self::Planted(target, name) => {
-                write!(f, "`{target}.rs` {name}")
+                let test = test_of(target, name);
+                let (file, name) = test.split_once(' ').unwrap_or_default();
+                let file = file.strip_prefix("cow-sim/tests/").unwrap_or_default();
+                write!(f, "`{file}` {name}")
             }
             Self::Threads(name) => write!(f, "`cowstore/tests/threads` {name}"),
             Self::Unit(package, name) => write!(f, "{package} {name}"),
         }
+    }
+}
+
+/// A test of cow-sim, as the rows name it: `name` may begin with a module of a target of several files.
+pub fn test_of(target: &str, name: &str) -> String {
+    match name.split_once("::") {
+        Some((module, name)) => format!("cow-sim/tests/{target}/{module}.rs {name}"),
+        None if target == "repair" => format!("cow-sim/tests/{target}/main.rs {name}"),
+        None => format!("cow-sim/tests/{target}.rs {name}"),
     }
 }
 
@@ -358,6 +370,27 @@ pub const INVARIANTS: &[Invariant] = &[
             "cow-sim/tests/mutants/scripts.rs a_held_snapshot_beside_a_trim",
         ],
         &["pruneheld", "undoheld", "deleteopen", "trimheld"],
+    ),
+    invariant(
+        "R1",
+        "a repair brings back all but exactly what it calls lost",
+        &[
+            "cow-sim/tests/corruption.rs repair_of_bad_sectors",
+            "cow-sim/tests/repair/main.rs every_block_of_a_closed_pool",
+            "cow-sim/tests/repair/states.rs what_reads_again_is_not_cut_out",
+        ],
+        &["lossmute", "knownlost", "cutmore", "noagain"],
+    ),
+    invariant(
+        "R2",
+        "a crash inside of a repair leaves the pool as it was or repaired, and the next repair ends it",
+        &[
+            "cow-sim/src/repairs/tests.rs repairs_survive_crashes_and_failures",
+            "cow-sim/tests/repair/main.rs a_crash_at_every_step",
+            "cow-sim/tests/repair/states.rs what_is_built_upon_is_durable",
+            "cow-sim/tests/repair/states.rs blocks_that_only_the_journal_names_are_left_alone",
+        ],
+        &["builtloose", "newloose", "cleanloose", "areabeside", "homeused", "namedtaken"],
     ),
     invariant(
         "S14",

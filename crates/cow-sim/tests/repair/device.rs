@@ -16,6 +16,8 @@ pub struct Device<'p> {
     pub disk: SimDisk,
     pub writes: u64,
     pub flushes: u64,
+    /// The process is killed when it asks for this one.
+    pub killed_at_flush: Option<u64>,
     next: u64,
     rng: Rng,
     probe: Option<Probe<'p>>,
@@ -23,7 +25,8 @@ pub struct Device<'p> {
 
 impl<'p> Device<'p> {
     pub fn new(disk: SimDisk) -> Self {
-        Self { disk, writes: 0, flushes: 0, next: 0, rng: Rng::new(7), probe: None }
+        let rng = Rng::new(7);
+        Self { disk, writes: 0, flushes: 0, killed_at_flush: None, next: 0, rng, probe: None }
     }
 
     /// Shows `probe` every disk that a crash may leave, between any two steps.
@@ -68,6 +71,9 @@ impl BlocksMut for Device<'_> {
 
     fn flush(&mut self) -> Result<(), WriteError> {
         self.flushes += 1;
+        if self.killed_at_flush == Some(self.flushes) {
+            return Err(WriteError { cause: "killed".to_owned() });
+        }
         self.run(|id| Action::Flush { id })
     }
 }

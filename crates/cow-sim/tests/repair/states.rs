@@ -252,18 +252,76 @@ fn what_reads_again_is_not_cut_out() {
     assert_eq!((device.writes, device.disk.digest()), (0, disk.digest()));
 }
 
+/// The first block of a checkpoint.
+fn header(disk: &SimDisk, seq: u64) -> u64 {
+    let is_it = |block: &u64| {
+        let page = disk.peek(*block);
+        page[..8] == *b"COWCHKP1" && page[16..24] == seq.to_le_bytes()
+    };
+    blocks_of(disk).into_iter().find(is_it).unwrap()
+}
+
+/// The repair of a pool, killed when it asks for its last flush.
+fn killed(broken: &SimDisk) -> SimDisk {
+    let plan = make_plan(broken).unwrap();
+    let mut whole = Device::new(broken.crash(Crash::KeepAll));
+    apply(&plan, &mut whole).unwrap();
+    let mut device = Device::new(broken.crash(Crash::KeepAll));
+    device.killed_at_flush = Some(whole.flushes);
+    apply(&plan, &mut device).unwrap_err();
+    device.disk.crash(Crash::Kill(0))
+}
+
+/// What a repair that was killed before its last flush has written is in a cache only, and all that is to be done
+/// then is to flush it.
+#[test]
+fn what_is_found_in_order_is_durable() {
+    let disk = closed();
+    let killed = killed(&damaged(&disk, map_node(&disk, 0, 0), 0));
+    assert_ne!(unsettled(&report(&killed.crash(Crash::LoseAll))), [""; 0]);
+    let plan = make_plan(&killed).unwrap();
+    assert!(plan.is_empty(), "{:?}", plan.actions);
+    let mut device = Device::new(killed);
+    apply(&plan, &mut device).unwrap();
+    assert_eq!((device.writes, device.flushes), (0, 1));
+    assert_eq!(unsettled(&report(&device.disk.crash(Crash::LoseAll))), [""; 0]);
+}
+
+/// The area after that of the new checkpoint is damaged: it is of no use, and would be in the way if the new one
+/// were torn.
+#[test]
+fn a_damaged_area_is_wiped_before_the_one_beside_it_is_written() {
+    let disk = closed();
+    let before = content(&disk);
+    let newest = report(&disk).stats.checkpoint_seq;
+    let (leaf, old) = (map_node(&disk, 0, 0), header(&disk, newest - 2));
+    let broken = damaged(&damaged(&disk, leaf, 0), old, 0);
+    let plan = make_plan(&broken).unwrap();
+    let wipes = |action: &Action| matches!(action, Action::WipeCheckpoint { .. });
+    assert!(plan.actions.iter().any(wipes), "{:?}", plan.actions);
+    assert!(!make_plan(&damaged(&disk, leaf, 0)).unwrap().actions.iter().any(wipes));
+    // What a torn write may leave.
+    let killed = killed(&broken).crash(Crash::KeepAll);
+    let torn = damaged(&killed, header(&killed, newest + 1), 0);
+    let again = make_plan(&torn).unwrap();
+    let fixed = repaired(&torn, &again);
+    assert_eq!(unsettled(&report(&fixed)), [""; 0], "{:?}", again.actions);
+    assert_content("torn", &again, &content(&fixed), &before);
+    assert_eq!(again.lost, plan.lost);
+}
+
 /// With two areas damaged nobody can say whether what the third describes is still there.
 #[test]
 fn two_lost_checkpoints_are_refused() {
     let disk = closed();
     let number = report(&disk).stats.checkpoint_seq;
-    let header = |seq: u64| {
-        let is_it = |block: &u64| {
-            let page = disk.peek(*block);
-            page[..8] == *b"COWCHKP1" && page[16..24] == seq.to_le_bytes()
-        };
-        blocks_of(&disk).into_iter().find(is_it).unwrap()
-    };
+    let header = |seq| header(&disk, seq);
+    // The second block of each alone, so that either could have been torn by a crash.
+    let broken = damaged(&damaged(&disk, header(number) + 1, 0), header(number - 1) + 1, 0);
+    let text = format!("{:?}", unsettled(&report(&broken)));
+    assert!(text.contains("was complete"), "{text}");
+    let refusal = make_plan(&broken).unwrap_err().to_string();
+    assert!(refusal.contains("checkpoint areas"), "{refusal}");
     let broken = damaged(&damaged(&disk, header(number), 0), header(number - 1), 0);
     let refusal = make_plan(&broken).unwrap_err().to_string();
     assert!(refusal.contains("checkpoint areas"), "{refusal}");

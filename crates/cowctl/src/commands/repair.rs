@@ -25,8 +25,10 @@ pub fn repair(path: &Path, args: &Check) -> Result<(), Failure> {
         Options { data: !args.metadata_only, progress: Some(&tell), ..Options::default() };
     let plan = plan(&mut image, &options).map_err(failed(path))?;
     let mut report = plan.before.clone();
-    if !args.dry_run && !plan.is_empty() {
+    if !args.dry_run {
         apply(&plan, &mut image).map_err(failed(path))?;
+    }
+    if !args.dry_run && !plan.is_empty() {
         report = check(&mut image, &options).map_err(refused(path))?;
     }
     drop(bar);
