@@ -22,7 +22,7 @@ pub use faults::{Class, Faults, NthFault};
 
 use crate::rng::Rng;
 use crate::sector::{GARBAGE, token_of};
-use crate::value::{Page, Value};
+use crate::value::{Page, holds_a_sector};
 use below::Below;
 use cow_engine::mkfs::Mkfs;
 use cow_engine::{Action, Event, IoFailure, IoId};
@@ -516,7 +516,7 @@ impl SimDisk {
 /// Whether this is a block of a volume, and nothing that the engine makes itself.
 pub(crate) fn holds_data(page: &Page) -> bool {
     let sector_tells = |sector| !matches!(token_of(sector), 0 | GARBAGE);
-    matches!(Value::of(page), Value::Token(_)) || page.chunks(SECTOR).any(sector_tells)
+    holds_a_sector(page) || page.chunks(SECTOR).any(sector_tells)
 }
 
 impl InFlight {

@@ -18,10 +18,11 @@ use crate::workloads::{Workload, named};
 use cow_check::repair::{Action, Plan, RepairError, apply, plan};
 use cow_check::{Options, Severity, Structure, check};
 use cow_engine::Engine;
+use cow_format::superblock::{COPY_BLOCKS, Superblock};
 use device::Device;
 use look::{Places, Seen, look};
 use std::collections::HashSet;
-use std::ops::AddAssign;
+use std::ops::{AddAssign, Range};
 
 const EIO: i32 = 5;
 const ENOSPC: i32 = 28;
@@ -75,9 +76,8 @@ pub fn explore(depth: Depth, seed: u64) -> Result<Tally, String> {
 fn of_workload(workload: &Workload, depth: Depth, rng: &mut Rng) -> Result<Tally, String> {
     let mut tally = Tally::default();
     let (disk, places) = left_by(workload, rng)?;
-    let before = look(&disk, &places)?.ok_or("the whole pool does not open")?;
     for _ in 0..TRIES {
-        let broken = damage(&disk, rng);
+        let broken = damage(&disk, rng)?;
         let plan = match caught(|| Ok::<_, String>(plan_of(&broken.disk)))? {
             Ok(plan) if plan.is_empty() => continue,
             Ok(plan) => plan,
@@ -88,10 +88,12 @@ fn of_workload(workload: &Workload, depth: Depth, rng: &mut Rng) -> Result<Tally
             Err(error) => return Err(format!("{}: {error}", broken.how)),
         };
         let at = |text| format!("{}, {:?}: {text}", broken.how, plan.actions);
+        let before =
+            look(&broken.cut, &places).map_err(at)?.ok_or("a repair of a damaged journal")?;
         let mut case = Case {
             as_was: look(&broken.disk, &places).map_err(at)?,
             places: &places,
-            before: &before,
+            before,
             plan: &plan,
             known: HashSet::new(),
             found: Tally { repairs: 1, ..Tally::default() },
@@ -124,11 +126,24 @@ fn left_by(workload: &Workload, rng: &mut Rng) -> Result<(SimDisk, Places), Stri
 /// A damaged disk, and what was done to it.
 struct Broken {
     disk: SimDisk,
+    /// With the damage to the journal alone. Frames at its end that nothing calls durable are cut
+    /// then, as if they had never been written: no repair brings them back.
+    cut: SimDisk,
     how: String,
 }
 
+/// Where the journal is.
+fn ring(disk: &SimDisk) -> Result<Range<u64>, String> {
+    let mut copies = (0..).zip(COPY_BLOCKS);
+    let sb = copies.find_map(|(copy, block)| Superblock::decode(&disk.peek(block), copy).ok());
+    let geometry = sb.ok_or("no superblock")?.geometry;
+    Ok(geometry.journal_start..geometry.journal_start + geometry.journal_blocks)
+}
+
 /// One to three blocks of metadata hold something else.
-fn damage(disk: &SimDisk, rng: &mut Rng) -> Broken {
+fn damage(disk: &SimDisk, rng: &mut Rng) -> Result<Broken, String> {
+    let ring = ring(disk)?;
+    let mut cut = disk.crash(Crash::KeepAll);
     let mut disk = disk.crash(Crash::KeepAll);
     let mut blocks = disk.occupied();
     // A repair does nothing about data.
@@ -148,16 +163,19 @@ fn damage(disk: &SimDisk, rng: &mut Rng) -> Broken {
             _ => page[rng.index(page.len())] ^= 1 << rng.below(8),
         }
         disk.poke(block, page);
+        if ring.contains(&block) {
+            cut.poke(block, page);
+        }
         how += &format!(" {} at {block}", ["zeros", "garbage", "a bit"][kind as usize]);
     }
-    Broken { disk, how }
+    Ok(Broken { disk, cut, how })
 }
 
 /// One repair.
 struct Case<'a> {
     as_was: Option<Seen>,
     places: &'a Places,
-    before: &'a Seen,
+    before: Seen,
     plan: &'a Plan,
     /// What was looked at, by digest.
     known: HashSet<u64>,

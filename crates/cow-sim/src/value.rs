@@ -29,7 +29,7 @@ pub enum Value {
 }
 
 fn word_of(token: u64, index: usize) -> u64 {
-    let salted = (token ^ ((index as u64) << 48)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let salted = (token ^ ((index as u64) << 48)).wrapping_mul(FACTOR);
     (salted ^ (salted >> 29)) | 1
 }
 
@@ -40,6 +40,41 @@ pub fn fill(token: u64, page: &mut Page) {
     for (index, word) in page.chunks_exact_mut(8).enumerate().skip(1) {
         word.copy_from_slice(&word_of(token, index).to_le_bytes());
     }
+}
+
+/// What [`word_of`] multiplies by, and its inverse modulo 2^64 (Newton's iteration doubles the bits
+/// that are right).
+const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
+const INVERSE: u64 = {
+    let (mut inverse, mut round) = (FACTOR, 0);
+    while round < 5 {
+        inverse = inverse.wrapping_mul(2u64.wrapping_sub(FACTOR.wrapping_mul(inverse)));
+        round += 1;
+    }
+    inverse
+};
+
+/// The two tokens that a word may come from: its lowest bit says nothing.
+fn tokens_behind(word: u64, index: usize) -> [u64; 2] {
+    [word, word ^ 1].map(|mixed| {
+        let salted = mixed ^ (mixed >> 29) ^ (mixed >> 58);
+        salted.wrapping_mul(INVERSE) ^ ((index as u64) << 48)
+    })
+}
+
+/// Whether a sector of 512 bytes of a block, whatever the others hold, was made from a token.
+#[must_use]
+pub fn holds_a_sector(page: &Page) -> bool {
+    let words: Vec<u64> = words(page).collect();
+    let mut sectors = (0..WORDS).step_by(64).map(|first| first.max(1)..first / 64 * 64 + 64);
+    sectors.any(|mut sector| {
+        let first = sector.start;
+        let tokens = tokens_behind(words[first], first);
+        tokens.iter().any(|&token| {
+            (1..TOKEN_LIMIT).contains(&token)
+                && sector.all(|index| words[index] == word_of(token, index))
+        })
+    })
 }
 
 fn words(page: &Page) -> impl Iterator<Item = u64> + '_ {
@@ -144,6 +179,16 @@ mod tests {
             torn[at] ^= 0x10;
             assert!(matches!(Value::of(&torn), Value::Mixed(..)));
         }
+        for sector in 0..8 {
+            let mut mixed = [0x55; BLOCK_SIZE];
+            assert!(!holds_a_sector(&mixed));
+            let bytes = sector * 512..sector * 512 + 512;
+            mixed[bytes.clone()].copy_from_slice(&page[bytes.clone()]);
+            assert!(holds_a_sector(&mixed), "sector {sector}");
+            mixed[bytes.start + 100] ^= 1;
+            assert!(!holds_a_sector(&mixed), "sector {sector}");
+        }
+        assert!(!holds_a_sector(&[0; BLOCK_SIZE]));
         let zeroed = Value::Token(77).overlaid(0, &[0; BLOCK_SIZE]);
         assert!(zeroed.is_zero());
     }
