@@ -27,6 +27,7 @@ mod export;
 mod flush;
 mod fold;
 mod fold_state;
+mod grow;
 mod inflight;
 mod info;
 mod loading;

@@ -6,7 +6,8 @@ use crate::error::Error;
 use crate::fold::fold_now;
 use crate::task::Cx;
 use crate::{
-    diff, discard, flush, prune, punch, query, read, recover, scrub, seal, trim_pool, verbs, write,
+    diff, discard, flush, grow, prune, punch, query, read, recover, scrub, seal, trim_pool, verbs,
+    write,
 };
 
 /// Runs one operation to its end and answers.
@@ -79,7 +80,7 @@ async fn dispatch_verb(cx: &Cx, op: Op) -> OpResult {
         Op::SetProps { name, changes } => verbs::set_props(cx, name, changes).await,
         Op::GetProps { name } => verbs::get_props(cx, name).await,
         Op::Hold { name, tag, set } => verbs::hold(cx, name, tag, set).await,
-        Op::GrowPool { blocks } => verbs::grow_pool(cx, blocks).await,
+        Op::GrowPool { blocks } => grow::grow_pool(cx, blocks).await,
         Op::Checkpoint => fold_now(cx).await.map(|()| Reply::Done),
         Op::Scrub { cursor, blocks } => scrub::step(cx, cursor, blocks).await,
         Op::TrimPool => trim_pool::trim_pool(cx).await,

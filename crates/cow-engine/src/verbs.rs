@@ -15,7 +15,7 @@ use crate::space_wait::{Lack, Wait};
 use crate::task::Cx;
 use cow_format::entry::NodeKind;
 use cow_format::record::{PropChange, Record, Replaced, RollbackMember};
-use cow_format::{BLOCK_SIZE, FrameSeq, Lba, NodeId, VolumeId, mutant};
+use cow_format::{BLOCK_SIZE, Lba, NodeId, VolumeId, mutant};
 use cow_journal::Reserve;
 use cow_snaptree::{Tree, TreeError, check_targets};
 use std::cell::RefCell;
@@ -522,63 +522,6 @@ async fn zero_tail(cx: &Cx, volume: &str, from: u64, to: u64) -> Result<(), Erro
     let result = crate::write::zero_inside_block(cx, export, from, to).await;
     cx.core().exports.remove(&export);
     result.map(|_| ())
-}
-
-/// Makes the pool larger: the file below first, durably, then the record, then its use.
-pub(crate) async fn grow_pool(cx: &Cx, blocks: u64) -> OpResult {
-    {
-        let mut core = cx.core();
-        let pool = core.writable()?;
-        if blocks < pool.pool_blocks {
-            return Err(Error::Invalid("size: a pool cannot shrink".into()));
-        }
-        let limit = pool.sb.geometry.limit_blocks;
-        if blocks > limit {
-            let bytes = limit * BLOCK_SIZE as u64;
-            return Err(Error::Limit(format!("this pool can grow to {bytes} bytes")));
-        }
-    }
-    let late = mutant::is("growlate");
-    if !late {
-        grow_below(cx, blocks).await?;
-    }
-    let seq = loop {
-        // Not while a fold runs: its checkpoint describes the zones as they were.
-        while cx.core().fold.running {
-            cx.wait(|core| &mut core.fold_wait).await;
-        }
-        if let Some(seq) = sequence_growth(cx, blocks)? {
-            break seq;
-        }
-        fold_now(cx).await?;
-    };
-    flush_to(cx, seq).await?;
-    if late {
-        grow_below(cx, blocks).await?;
-    }
-    fold_now(cx).await?;
-    Ok(Reply::Done)
-}
-
-async fn grow_below(cx: &Cx, blocks: u64) -> Result<(), Error> {
-    cx.grow(blocks).await.map_err(|failure| match failure.errno {
-        28 | 122 => Error::NoSpace(SpaceKind::Below),
-        errno => Error::Io { errno, op: "growing the pool", offset: 0 },
-    })
-}
-
-/// Sequences a growth and applies it; `None` while the journal has no room.
-fn sequence_growth(cx: &Cx, blocks: u64) -> Result<Option<FrameSeq>, Error> {
-    let mut core = cx.core();
-    core.config.device_blocks = core.config.device_blocks.max(blocks);
-    match core.sequence(&[Record::PoolGrow { blocks }], Reserve::Normal) {
-        Ok(seq) => {
-            core.pool()?.grow_to(blocks);
-            Ok(Some(seq))
-        }
-        Err(SequenceError::Refused(error)) => Err(error),
-        Err(SequenceError::RingFull) => Ok(None),
-    }
 }
 
 /// Waits until nothing that was deleted is being walked and nothing is left to be trimmed, and until
