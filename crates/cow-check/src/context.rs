@@ -3,7 +3,7 @@
 use crate::blocks::Blocks;
 use crate::report::{Finding, Report, Severity, Structure};
 use crate::unread::Unread;
-use cow_format::{Buf, Phys};
+use cow_format::{Buf, FormatError, Phys};
 
 /// Findings that are listed unless told otherwise.
 const MAX_FINDINGS: usize = 1000;
@@ -60,11 +60,21 @@ pub(crate) struct Cx<'a> {
     pub(crate) incomplete: bool,
     /// For a repair: what could not be read, one by one, and what a walk counts.
     pub(crate) unread: Option<Unread>,
+    /// An intact structure of another time was met: a repair has nothing to put in its place.
+    pub(crate) unknown: Option<FormatError>,
 }
 
 impl<'a> Cx<'a> {
     pub(crate) fn new(blocks: &'a mut dyn Blocks, options: &'a Options<'a>) -> Self {
-        Self { blocks, options, report: Report::default(), tag: 0, incomplete: false, unread: None }
+        Self {
+            blocks,
+            options,
+            report: Report::default(),
+            tag: 0,
+            incomplete: false,
+            unread: None,
+            unknown: None,
+        }
     }
 
     pub(crate) fn block_count(&self) -> u64 {

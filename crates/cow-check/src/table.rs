@@ -103,7 +103,8 @@ fn read_page(
                 found.push((slot, entry));
             }
             Err(error) => {
-                cx.corrupt(Structure::NodeEntry, place, error);
+                cx.corrupt(Structure::NodeEntry, place, &error);
+                cx.unknown = cx.unknown.take().or(error.is_unknown().then_some(error));
                 whole = false;
             }
         }

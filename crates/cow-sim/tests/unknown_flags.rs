@@ -1,5 +1,5 @@
 //! Flags that nobody knows, with right checksums: no open passes over them, none goes on with an older
-//! version of what has them, and nothing is written. The checker names them too.
+//! version of what has them, and nothing is written. The checker names them too, and no repair is planned.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use cow_engine::{Engine, Error, Op};
@@ -40,6 +40,9 @@ fn assert_refused(forge: &Forge<'_>, specimen: &Specimen, flags: &Flags, bit: u3
     }
     let found = checked(&disk);
     assert!(found.contains(&says), "{says}: the checker says\n{found}");
+    let plan = cow_check::repair::plan(&mut View(&disk), &cow_check::Options::default());
+    let Err(refused) = plan else { panic!("{says}: a repair would {:?}", plan.map(|p| p.actions)) };
+    assert!(refused.to_string().contains(&says), "{says}: the repair says {refused}");
 }
 
 #[test]

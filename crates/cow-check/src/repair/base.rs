@@ -5,7 +5,7 @@ use super::action::Action;
 use crate::checkpoint::{self, Area};
 use crate::context::Cx;
 use crate::journal::Journal;
-use crate::report::{Severity, Structure};
+use crate::report::{OpenError, Severity, Structure};
 use crate::superblock::{self, Copy};
 use crate::table;
 use cow_format::checkpoint::{Checkpoint, FLAG_NO_FALLBACK};
@@ -173,6 +173,9 @@ fn with_table(
 ) -> Result<WithTable, RepairError> {
     if let Some(entries) = table::read_entries(cx, &newest) {
         return Ok((newest, entries, None));
+    }
+    if let Some(cause) = cx.unknown.take() {
+        return Err(OpenError::Unsupported(cause).into());
     }
     let kinds = [Structure::TablePage, Structure::NodeEntry];
     let found = cx.report.findings.iter().find(|finding| kinds.contains(&finding.kind));
