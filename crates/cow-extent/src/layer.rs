@@ -9,8 +9,9 @@ use crate::leaf::{Entry, LeafLayer};
 use crate::ranges::RangeSet;
 use cow_format::blob::{CELL_LEN, PAYLOAD};
 use cow_format::mapnode::{FANOUT, FANOUT_BITS};
-use cow_format::{Lba, NodeId, Phys, mutant};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use cow_format::{IdMap, IdSet, Lba, NodeId, Phys, mutant};
+use std::collections::BTreeMap;
+use std::collections::btree_map;
 
 /// What a layer knows of a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,7 +26,7 @@ pub enum Probe {
 
 /// Approximate memory of an entry and of a leaf with its tree node.
 const ENTRY_BYTES: usize = 16;
-const LEAF_BYTES: usize = 64;
+const LEAF_BYTES: usize = 96;
 const DEAD_BYTES: usize = 8;
 
 /// What the fold of a layer depends on, beside what the layer itself holds.
@@ -51,55 +52,28 @@ pub struct NodeLayer {
     pub clears: RangeSet,
     /// Blocks that were written and overwritten inside this layer: freed with its fold.
     pub dead: Vec<Phys>,
-    /// Distinct dirty inner map nodes, as `level << 56 | index`.
-    inner: HashSet<u64>,
+    spine: Spine,
     /// [`Layers::set_base`] was called.
     has_base: bool,
-    base: Base,
-    /// The highest level up to which the growth of the root is counted.
-    top_level: u8,
     /// No more pointers than this die with it.
     kills: u64,
     /// Blocks that were written into it, those overwritten since included.
     data_blocks: u64,
 }
 
-impl NodeLayer {
-    /// Blocks that the fold of this layer may write.
-    pub fn reserve_blocks(&self) -> u64 {
-        (self.leaves.len() + self.inner.len()) as u64 + self.row_blocks()
-    }
+/// What of the map over its leaves a layer changes.
+#[derive(Clone, Debug, Default)]
+struct Spine {
+    /// Distinct dirty inner map nodes, as `level << 56 | index`.
+    inner: IdSet<u64>,
+    base: Base,
+    /// The highest level up to which the growth of the root is counted.
+    top_level: u8,
+}
 
-    /// Blocks of data that it holds, those included that it has overwritten itself.
-    pub fn data_blocks(&self) -> u64 {
-        self.data_blocks
-    }
-
-    /// The level up to which map nodes are counted.
-    pub fn top_level(&self) -> u8 {
-        self.top_level.max(self.base.top_level)
-    }
-
-    /// Blocks that the kill row may take after the fold.
-    fn row_blocks(&self) -> u64 {
-        row_blocks(&self.base, self.kills)
-    }
-
-    /// What is known of `lba`.
-    pub fn probe(&self, lba: Lba) -> Probe {
-        if let Some(leaf) = self.leaves.get(&lba.leaf()) {
-            return match leaf.get(lba.slot()) {
-                Some(e) if e.phys.is_none() => Probe::Hole,
-                Some(e) => Probe::Mapped(e.phys, e.crc),
-                None if leaf.cleared => Probe::Hole,
-                None => Probe::Miss,
-            };
-        }
-        if self.clears.contains(lba.leaf()) { Probe::Hole } else { Probe::Miss }
-    }
-
-    /// Marks the spine over `leaf` dirty up to `top_level`; how many map nodes that adds.
-    fn dirty_spine(&mut self, leaf: u64, top_level: u8) -> u64 {
+impl Spine {
+    /// Marks the map nodes over `leaf` dirty up to `top_level`; how many that adds.
+    fn dirty(&mut self, leaf: u64, top_level: u8) -> u64 {
         let mut added = 0;
         let top_level = top_level.max(self.base.top_level);
         // The old root becomes child 0 of the new ones, which are written even where nothing else
@@ -115,15 +89,51 @@ impl NodeLayer {
         }
         added
     }
+}
 
-    fn leaf_mut(&mut self, leaf: u64, top_level: u8) -> (&mut LeafLayer, u64) {
-        let mut added = 0;
-        if !self.leaves.contains_key(&leaf) {
-            added = 1 + self.dirty_spine(leaf, top_level);
-            let cleared = self.clears.remove(leaf);
-            self.leaves.insert(leaf, LeafLayer::over(cleared));
+impl NodeLayer {
+    /// Blocks that the fold of this layer may write.
+    pub fn reserve_blocks(&self) -> u64 {
+        (self.leaves.len() + self.spine.inner.len()) as u64 + self.row_blocks()
+    }
+
+    /// Blocks of data that it holds, those included that it has overwritten itself.
+    pub fn data_blocks(&self) -> u64 {
+        self.data_blocks
+    }
+
+    /// The level up to which map nodes are counted.
+    pub fn top_level(&self) -> u8 {
+        self.spine.top_level.max(self.spine.base.top_level)
+    }
+
+    /// Blocks that the kill row may take after the fold.
+    fn row_blocks(&self) -> u64 {
+        row_blocks(&self.spine.base, self.kills)
+    }
+
+    /// What is known of `lba`.
+    pub fn probe(&self, lba: Lba) -> Probe {
+        if let Some(leaf) = self.leaves.get(&lba.leaf()) {
+            return match leaf.get(lba.slot()) {
+                Some(e) if e.phys.is_none() => Probe::Hole,
+                Some(e) => Probe::Mapped(e.phys, e.crc),
+                None if leaf.cleared => Probe::Hole,
+                None => Probe::Miss,
+            };
         }
-        (self.leaves.entry(leaf).or_default(), added)
+        if self.clears.contains(lba.leaf()) { Probe::Hole } else { Probe::Miss }
+    }
+
+    /// The changes of a leaf, and how many map nodes it makes dirty that were not.
+    fn leaf_mut(&mut self, leaf: u64, top_level: u8) -> (&mut LeafLayer, u64) {
+        match self.leaves.entry(leaf) {
+            btree_map::Entry::Occupied(found) => (found.into_mut(), 0),
+            btree_map::Entry::Vacant(place) => {
+                let added = 1 + self.spine.dirty(leaf, top_level);
+                (place.insert(LeafLayer::over(self.clears.remove(leaf))), added)
+            }
+        }
     }
 }
 
@@ -139,7 +149,7 @@ pub fn row_blocks(base: &Base, kills: u64) -> u64 {
 /// All layers of a pool.
 #[derive(Clone, Debug, Default)]
 pub struct Layers {
-    nodes: HashMap<NodeId, NodeLayer>,
+    nodes: IdMap<NodeId, NodeLayer>,
     bytes: usize,
     reserve: u64,
     data_blocks: u64,
@@ -191,7 +201,7 @@ impl Layers {
     pub fn set_base(&mut self, node: NodeId, base: Base) {
         let layer = self.nodes.entry(node).or_default();
         let before = layer.row_blocks();
-        layer.base = base;
+        layer.spine.base = base;
         layer.has_base = true;
         self.reserve = self.reserve - before + layer.row_blocks();
     }
@@ -204,18 +214,24 @@ impl Layers {
     /// `crcs.len()` blocks from `lba` on lie at `phys` on. `top_level` is the highest level that
     /// a map of the volume's size has.
     pub fn set_run(&mut self, node: NodeId, lba: Lba, phys: Phys, crcs: &[u32], top_level: u8) {
+        let entry = |at: Lba, i: usize| Entry {
+            phys: phys.offset(i as u64),
+            crc: crcs[i],
+            slot: at.slot(),
+        };
         let mut done = 0usize;
         while done < crcs.len() {
             let at = Lba(lba.0 + done as u64);
             let count = (FANOUT - usize::from(at.slot())).min(crcs.len() - done);
-            let entries: Vec<Entry> = (0..count)
-                .map(|i| Entry {
-                    phys: phys.offset((done + i) as u64),
-                    crc: crcs[done + i],
-                    slot: at.slot() + i as u8,
-                })
-                .collect();
-            self.splice(node, at.leaf(), &entries, top_level);
+            if count == 1 {
+                self.change(node, at.leaf(), 1, top_level, |leaf, dead| {
+                    dead.extend(leaf.put(entry(at, done)));
+                });
+            } else {
+                let entries: Vec<Entry> =
+                    (0..count as u64).map(|i| entry(Lba(at.0 + i), done + i as usize)).collect();
+                self.splice(node, at.leaf(), &entries, top_level);
+            }
             done += count;
         }
         self.nodes.entry(node).or_default().data_blocks += crcs.len() as u64;
@@ -288,18 +304,34 @@ impl Layers {
     }
 
     fn splice(&mut self, node: NodeId, leaf: u64, entries: &[Entry], top_level: u8) {
+        self.change(node, leaf, entries.len(), top_level, |slots, dead| {
+            slots.splice(entries, |phys| dead.push(phys));
+        });
+    }
+
+    /// Changes so many slots of a leaf. `make` names the blocks that are replaced.
+    fn change(
+        &mut self,
+        node: NodeId,
+        leaf: u64,
+        count: usize,
+        top_level: u8,
+        make: impl FnOnce(&mut LeafLayer, &mut Vec<Phys>),
+    ) {
         let layer = self.nodes.entry(node).or_default();
-        let mut dead = Vec::new();
         let row = layer.row_blocks();
+        let mut dead = std::mem::take(&mut layer.dead);
+        let died_before = dead.len();
         let (slots, added) = layer.leaf_mut(leaf, top_level);
         let before = slots.entries().len();
-        slots.splice(entries, |phys| dead.push(phys));
-        self.bytes += (slots.entries().len() - before) * ENTRY_BYTES + dead.len() * DEAD_BYTES;
+        make(slots, &mut dead);
+        self.bytes += (slots.entries().len() - before) * ENTRY_BYTES;
+        self.bytes += (dead.len() - died_before) * DEAD_BYTES;
         if added > 0 {
             self.bytes += LEAF_BYTES;
         }
-        layer.dead.append(&mut dead);
-        layer.kills = layer.kills.saturating_add(entries.len() as u64 + added);
+        layer.dead = dead;
+        layer.kills = layer.kills.saturating_add(count as u64 + added);
         self.reserve += added + layer.row_blocks() - row;
     }
 
@@ -318,8 +350,8 @@ impl Layers {
         // Whatever the map has there dies.
         layer.kills = u64::MAX;
         self.reserve += layer.row_blocks() - row;
-        self.reserve += layer.dirty_spine(first, top_level);
-        self.reserve += layer.dirty_spine(end - 1, top_level);
+        self.reserve += layer.spine.dirty(first, top_level);
+        self.reserve += layer.spine.dirty(end - 1, top_level);
         self.bytes += LEAF_BYTES;
     }
 }

@@ -14,6 +14,7 @@ pub mod entry;
 mod error;
 pub mod frame;
 pub mod geometry;
+mod idmap;
 pub mod mapnode;
 pub mod mutant;
 mod name;
@@ -29,6 +30,7 @@ pub mod wire;
 
 pub use buf::{Block, BlockMemory, Buf, BufPool, BufSlice, BufSource};
 pub use error::FormatError;
+pub use idmap::{IdHasher, IdMap, IdSet};
 pub use name::Name;
 pub use size::{SIZE_UNITS, parse_size};
 pub use units::{Epoch, FamilyId, FrameSeq, Gen, Lba, NodeId, Phys, VolumeId};
