@@ -127,7 +127,7 @@ impl Core {
     }
 
     /// Whether there is room for what a volume asks, of whose blocks so many replace others.
-    fn room_for(&mut self, ask: &Ask<'_>, replaced: u64) -> Result<(), Lack> {
+    pub(crate) fn room_for(&mut self, ask: &Ask<'_>, replaced: u64) -> Result<(), Lack> {
         let Some(pool) = &self.pool else { return Err(Lack::Pool) };
         let (volume, data) = (ask.volume, ask.data());
         let charge = data.saturating_sub(replaced);

@@ -219,12 +219,19 @@ async fn grow(cx: &Cx) -> bool {
     got > 0 && failed.is_none()
 }
 
+impl Core {
+    /// Whether the bitmap homes of the group of `phys` have room, as far as that is seen to.
+    pub(crate) fn has_homes(&self, phys: Phys) -> bool {
+        self.below.off || self.below.groups.contains(&(phys.0 / AG_BLOCKS))
+    }
+}
+
 /// The bitmap homes of the group of `phys` have room, or the error number.
 async fn make_homes(cx: &Cx, phys: Phys) -> Result<(), i32> {
     let group = phys.0 / AG_BLOCKS;
     let at = {
         let mut core = cx.core();
-        if core.below.off || core.below.groups.contains(&group) {
+        if core.has_homes(phys) {
             return Ok(());
         }
         let Ok(pool) = core.pool() else { return Ok(()) };

@@ -24,10 +24,10 @@ use cow_format::checkpoint::{Checkpoint, JournalPos};
 use cow_format::mapnode::{MapNode, level_for};
 use cow_format::record::Record;
 use cow_format::superblock::Superblock;
-use cow_format::{BLOCK_SIZE, FrameSeq, Lba, NodeId, Phys, VolumeId, mutant};
+use cow_format::{BLOCK_SIZE, FrameSeq, IdMap, Lba, NodeId, Phys, VolumeId, mutant};
 use cow_journal::{AppendError, JournalWriter, Reserve};
 use cow_snaptree::Tree;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -68,7 +68,7 @@ pub(crate) struct Pool {
     /// A flush that nobody asked for is on its way.
     pub(crate) self_flushing: bool,
     /// Map nodes whose write is in progress: read from here.
-    pub(crate) writing_nodes: HashMap<Phys, Arc<MapNode>>,
+    pub(crate) writing_nodes: IdMap<Phys, Arc<MapNode>>,
     pub(crate) cache: NodeCache,
     /// Blocks promised to writes that are not sequenced yet.
     pub(crate) promised: u64,
@@ -90,7 +90,7 @@ pub(crate) struct Core {
     /// Recovery is through. Before that the pool is there, but nobody else's.
     pub(crate) serving: bool,
     pub(crate) closing: bool,
-    pub(crate) exports: HashMap<ExportId, Export>,
+    pub(crate) exports: IdMap<ExportId, Export>,
     pub(crate) next_export: u64,
     pub(crate) locks: RangeLocks,
     pub(crate) fold: FoldState,
@@ -136,7 +136,7 @@ impl Core {
             poisoned: None,
             serving: false,
             closing: false,
-            exports: HashMap::new(),
+            exports: IdMap::default(),
             next_export: 1,
             locks: RangeLocks::default(),
             fold: FoldState::default(),

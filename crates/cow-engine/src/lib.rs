@@ -68,6 +68,7 @@ mod views;
 mod wait;
 mod watermark;
 mod write;
+mod write_now;
 
 pub use api::*;
 pub use error::{Error, SpaceKind};
@@ -160,8 +161,11 @@ impl Engine {
     pub fn step(&mut self, event: Event, actions: &mut Vec<Action>) {
         match event {
             Event::Op { id, op } => {
-                let cx = self.cx.clone();
-                self.cx.spawn(ops::run(cx, Request { id, op }));
+                let left = write_now::write_now(&mut self.cx.core(), id, op);
+                if let Some(op) = left {
+                    let cx = self.cx.clone();
+                    self.cx.spawn(ops::run(cx, Request { id, op }));
+                }
             }
             Event::IoDone { id, result, buf } => {
                 let mut core = self.cx.core();

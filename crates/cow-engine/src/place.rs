@@ -127,9 +127,14 @@ impl Drop for Placement {
     }
 }
 
+/// Which stream a run of so many blocks of data goes to.
+pub(crate) fn stream_of(blocks: usize) -> Stream {
+    if blocks >= SEQUENTIAL_BLOCKS { Stream::Sequential } else { Stream::Random }
+}
+
 impl Core {
     /// Hands data that is sequenced to the device.
-    fn launch(&mut self, at: Phys, run: Run) {
+    pub(crate) fn launch(&mut self, at: Phys, run: Run) {
         let bufs = vec![run.data.clone()];
         if let Some(pool) = &mut self.pool {
             pool.inflight.insert(at, run);
@@ -141,14 +146,17 @@ impl Core {
     /// the mode says so, and where there may be no other place for them if the device refuses one:
     /// a block in the pool for each one that is on its way, room in the journal to say so and, on a
     /// file system that can run full, a block that has room there (`mend.rs`).
-    pub(crate) fn lands_first(&self, blocks: u64) -> bool {
+    ///
+    /// The blocks are promised already; those of `unpromised` are not: of data, and for its fold.
+    pub(crate) fn lands_first(&self, blocks: u64, unpromised: (u64, u64)) -> bool {
         let Some(pool) = &self.pool else { return true };
         let flying = pool.inflight.blocks() + blocks;
+        let (data, map) = unpromised;
         let journal_left = pool.journal.capacity() - pool.journal.used_blocks();
         self.config.ack != AckMode::Writeback
-            || self.available(Tier::Data, None) < flying
+            || self.available(Tier::Data, None) < flying + data + map
             || journal_left < MOVES_ROOM + flying / MOVES_A_BLOCK
-            || !self.has_spare_below(flying)
+            || !self.has_spare_below(flying + map)
     }
 }
 
@@ -161,8 +169,7 @@ pub(crate) async fn place(
     promise: &mut Promise,
 ) -> Result<(), Error> {
     let ToPlace { data, first, lba, crcs } = run;
-    let is_long = crcs.len() >= SEQUENTIAL_BLOCKS;
-    let stream = if is_long { Stream::Sequential } else { Stream::Random };
+    let stream = stream_of(crcs.len());
     if !placed.lands_first {
         return find_room(cx, &data, stream, (first, lba, crcs), placed, promise).await;
     }

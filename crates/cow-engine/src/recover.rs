@@ -34,9 +34,9 @@ use cow_format::checkpoint::JournalPos;
 use cow_format::frame::Frame;
 use cow_format::record::Record;
 use cow_format::superblock::{Fence, Superblock};
-use cow_format::{Buf, FrameSeq, Phys, mutant};
+use cow_format::{Buf, FrameSeq, IdMap, Phys, mutant};
 use cow_journal::{EndReason, JournalWriter, Ring, Scanner, Step};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 
 /// From so many fences on a checkpoint is made at open, which makes old ones superfluous.
 const MANY_FENCES: usize = 24;
@@ -90,7 +90,7 @@ pub(crate) async fn open(cx: &Cx, read_only: bool) -> Result<(), Error> {
             emitted: last,
             flushing: false,
             self_flushing: false,
-            writing_nodes: HashMap::new(),
+            writing_nodes: IdMap::default(),
             cache,
             promised: 0,
             promised_map: 0,

@@ -1,7 +1,7 @@
 //! What is counted for single volumes while their changes are on the way; see `share.rs`.
 
-use cow_format::VolumeId;
-use std::collections::{BTreeMap, HashMap};
+use cow_format::{IdMap, VolumeId};
+use std::collections::BTreeMap;
 
 /// What an operation was admitted with and is not sequenced yet.
 #[derive(Clone, Copy, Debug, Default)]
@@ -17,10 +17,10 @@ struct InFlight {
 pub(crate) struct Shares {
     /// Blocks of data by which the charge rises with what was written since the freeze of the last
     /// fold. There is an entry, if only of 0, where anything changed.
-    unfolded: HashMap<VolumeId, u64>,
+    unfolded: IdMap<VolumeId, u64>,
     /// The same of what the running fold has frozen.
-    folding: HashMap<VolumeId, u64>,
-    in_flight: HashMap<VolumeId, InFlight>,
+    folding: IdMap<VolumeId, u64>,
+    in_flight: IdMap<VolumeId, InFlight>,
     /// Of each volume with a reserve, in blocks, and their sum.
     guarantees: BTreeMap<VolumeId, u64>,
     guaranteed: u64,
@@ -77,7 +77,7 @@ impl Shares {
 
     /// Blocks of data by which the charge of a volume is above that of the last fold.
     pub(crate) fn charge(&self, volume: VolumeId) -> u64 {
-        let of = |counts: &HashMap<VolumeId, u64>| counts.get(&volume).copied().unwrap_or(0);
+        let of = |counts: &IdMap<VolumeId, u64>| counts.get(&volume).copied().unwrap_or(0);
         let flight = self.in_flight.get(&volume).map_or(0, |flight| flight.charge);
         of(&self.unfolded) + of(&self.folding) + flight
     }

@@ -1,8 +1,7 @@
 //! What tasks wait for: device operations on their way, and lists of those who want to look again.
 
 use crate::api::{Action, IoFailure, IoId};
-use cow_format::{Buf, Phys};
-use std::collections::HashMap;
+use cow_format::{Buf, IdMap, Phys};
 
 /// Names a task of the engine.
 pub(crate) type TaskId = usize;
@@ -11,7 +10,7 @@ pub(crate) type TaskId = usize;
 #[derive(Default)]
 pub(crate) struct IoTable {
     next: u64,
-    pub(crate) waiting: HashMap<IoId, Slot>,
+    pub(crate) waiting: IdMap<IoId, Slot>,
     pub(crate) out: Vec<Action>,
 }
 

@@ -17,13 +17,13 @@ use crate::reserve::Need;
 use crate::space::Tier;
 use crate::task::Cx;
 use cow_format::record::Record;
-use cow_format::{BLOCK_SIZE, Buf, FrameSeq, Lba, VolumeId, checksum, mutant};
+use cow_format::{BLOCK_SIZE, Buf, FrameSeq, Lba, Phys, VolumeId, checksum, mutant};
 use cow_journal::Reserve;
 use std::sync::Arc;
 
 const BLOCK: u64 = BLOCK_SIZE as u64;
 /// Longest write in one request.
-const MAX_WRITE: u64 = 64 << 20;
+pub(crate) const MAX_WRITE: u64 = 64 << 20;
 
 /// A run of blocks of a request: zeros, or data with a checksum each.
 struct Piece {
@@ -164,6 +164,19 @@ fn split(data: &Buf) -> Vec<Piece> {
     pieces
 }
 
+/// The checksums of all blocks, if none of them is zeros.
+pub(crate) fn checked(data: &Buf) -> Option<Vec<u32>> {
+    let mut crcs = Vec::with_capacity(data.block_count());
+    for i in 0..data.block_count() {
+        let block = data.block(i);
+        if is_zero(block) {
+            return None;
+        }
+        crcs.push(checksum::data(block));
+    }
+    Some(crcs)
+}
+
 fn is_zero(block: &[u8; BLOCK_SIZE]) -> bool {
     // Stops at the first word that is not zero: free for real data.
     bytemuck::cast_slice::<u8, u64>(block).iter().all(|&word| word == 0)
@@ -227,7 +240,7 @@ pub(crate) async fn write_parts(
         pool.blocks_for(target.node, map)
     };
     let mut promise = admit_for(cx, &Ask { volume, tier, runs: &places, map }).await?;
-    let mut placed = Placement::new(cx, cx.core().lands_first(blocks));
+    let mut placed = Placement::new(cx, cx.core().lands_first(blocks, (0, 0)));
     for run in runs {
         let begun = placed.runs.len();
         place(cx, run, &mut placed, &mut promise).await?;
@@ -240,17 +253,40 @@ pub(crate) async fn write_parts(
     Ok(seq)
 }
 
-/// Records hold up to 256 blocks.
+/// Records hold up to so many blocks.
+const RECORD_BLOCKS: usize = 256;
+
 fn push_map_sets(group: &mut Vec<Record>, volume: VolumeId, run: &Placed) {
-    for (i, crcs) in run.crcs.chunks(256).enumerate() {
-        let skip = 256 * i as u64;
-        group.push(Record::MapSet {
-            volume,
-            lba: Lba(run.lba.0 + skip),
-            phys: run.phys.offset(skip),
-            crcs: crcs.to_vec(),
-        });
+    push_run(group, volume, (run.lba, run.phys), &run.crcs);
+}
+
+fn push_run(group: &mut Vec<Record>, volume: VolumeId, (lba, phys): (Lba, Phys), crcs: &[u32]) {
+    for (i, crcs) in crcs.chunks(RECORD_BLOCKS).enumerate() {
+        let skip = (RECORD_BLOCKS * i) as u64;
+        let (lba, phys) = (Lba(lba.0 + skip), phys.offset(skip));
+        group.push(Record::MapSet { volume, lba, phys, crcs: crcs.to_vec() });
     }
+}
+
+/// The records of a write to `lba` on, at these places.
+pub(crate) fn map_sets(
+    volume: VolumeId,
+    lba: Lba,
+    places: &[(Phys, u64)],
+    crcs: Vec<u32>,
+) -> Vec<Record> {
+    if let &[(phys, _)] = places
+        && crcs.len() <= RECORD_BLOCKS
+    {
+        return vec![Record::MapSet { volume, lba, phys, crcs }];
+    }
+    let (mut group, mut rest, mut lba) = (Vec::new(), &crcs[..], lba);
+    for &(phys, blocks) in places {
+        let (these, others) = rest.split_at(rest.len().min(blocks as usize));
+        push_run(&mut group, volume, (lba, phys), these);
+        (rest, lba) = (others, Lba(lba.0 + blocks));
+    }
+    group
 }
 
 /// The point where a change of a volume, up to byte `end` of it, takes its place in the order of
