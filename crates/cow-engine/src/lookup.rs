@@ -8,6 +8,7 @@ use cow_extent::Probe;
 use cow_format::entry::Root;
 use cow_format::mapnode::{FANOUT_BITS, MapNode, NodePlace, Slot, span_blocks};
 use cow_format::{FamilyId, FormatError, Lba, NodeId, mutant};
+use std::ops::Deref;
 use std::sync::Arc;
 
 /// Where a block is.
@@ -84,13 +85,33 @@ impl Pool {
     }
 }
 
+/// Where some blocks are, in their order. Most requests are for one.
+pub(crate) enum Mappings {
+    One([Mapping; 1]),
+    Many(Vec<Mapping>),
+}
+
+impl Deref for Mappings {
+    type Target = [Mapping];
+
+    fn deref(&self) -> &[Mapping] {
+        match self {
+            Self::One(one) => one,
+            Self::Many(many) => many,
+        }
+    }
+}
+
 /// Where `blocks` blocks from `first` on are for `node`, at this moment. The caller holds a pin.
 pub(crate) async fn resolve(
     cx: &Cx,
     node: NodeId,
     first: Lba,
     blocks: usize,
-) -> Result<Vec<Mapping>, Error> {
+) -> Result<Mappings, Error> {
+    if let Some(found) = cx.core().pool()?.resolve_cached(node, first, blocks) {
+        return Ok(found);
+    }
     let (mut found, root, family) = {
         let mut core = cx.core();
         let pool = core.pool()?;
@@ -106,16 +127,65 @@ pub(crate) async fn resolve(
         if found[i..i + in_leaf].iter().any(Option::is_none) {
             let leaf = leaf_of(cx, &root, family, lba.leaf()).await?;
             for (j, mapping) in found[i..i + in_leaf].iter_mut().enumerate() {
-                mapping.get_or_insert_with(|| match &leaf {
-                    Found::Node(node) => node.slots()[usize::from(lba.slot()) + j].into(),
-                    Found::Hole(_) => Mapping::Hole,
-                    Found::Lost => Mapping::Lost,
-                });
+                mapping.get_or_insert_with(|| leaf.mapping(usize::from(lba.slot()) + j));
             }
         }
         i += in_leaf;
     }
-    Ok(found.into_iter().map(|m| m.unwrap_or(Mapping::Hole)).collect())
+    Ok(Mappings::Many(found.into_iter().map(|m| m.unwrap_or(Mapping::Hole)).collect()))
+}
+
+impl Pool {
+    /// What [`resolve`] finds, if all that it takes is in memory.
+    fn resolve_cached(&mut self, node: NodeId, first: Lba, blocks: usize) -> Option<Mappings> {
+        let (chain, root, _) = self.layer_chain(node);
+        if blocks == 1 {
+            let mapping = match self.probe(&chain, first) {
+                Some(mapping) => mapping,
+                None => self.cached_leaf(&root, first.leaf())?.mapping(usize::from(first.slot())),
+            };
+            return Some(Mappings::One([mapping]));
+        }
+        let mut found = Vec::with_capacity(blocks);
+        let mut leaf: Option<(u64, Found)> = None;
+        for i in 0..blocks as u64 {
+            let lba = Lba(first.0 + i);
+            if let Some(mapping) = self.probe(&chain, lba) {
+                found.push(mapping);
+                continue;
+            }
+            if leaf.as_ref().is_none_or(|&(index, _)| index != lba.leaf()) {
+                leaf = Some((lba.leaf(), self.cached_leaf(&root, lba.leaf())?));
+            }
+            let (_, leaf) = leaf.as_ref()?;
+            found.push(leaf.mapping(usize::from(lba.slot())));
+        }
+        Some(Mappings::Many(found))
+    }
+
+    /// What [`leaf_of`] finds, if all that it takes is in memory.
+    fn cached_leaf(&mut self, root: &Root, leaf: u64) -> Option<Found> {
+        let mut at = Descent::new(root, leaf);
+        loop {
+            if let Some(found) = at.end() {
+                return Some(found);
+            }
+            let node = self.cached(at.slot)?;
+            if let Some(leaf) = at.enter(node) {
+                return Some(Found::Node(leaf));
+            }
+        }
+    }
+
+    /// The map node that `slot` points to, if it is in memory.
+    fn cached(&mut self, slot: Slot) -> Option<Arc<MapNode>> {
+        if !self.writing_nodes.is_empty()
+            && let Some(node) = self.writing_nodes.get(&slot.phys)
+        {
+            return Some(Arc::clone(node));
+        }
+        self.cache.get(slot.phys, slot.crc)
+    }
 }
 
 /// How many blocks from `lba` on are certainly holes because no layer touches them and the map
@@ -158,6 +228,65 @@ pub(crate) enum Found {
     Lost,
 }
 
+impl Found {
+    /// Where the block of slot `slot` is.
+    fn mapping(&self, slot: usize) -> Mapping {
+        match self {
+            Self::Node(node) => node.slots()[slot].into(),
+            Self::Hole(_) => Mapping::Hole,
+            Self::Lost => Mapping::Lost,
+        }
+    }
+}
+
+/// A way down from a root to a leaf: the pointer that it has come to.
+struct Descent {
+    leaf: u64,
+    level: u8,
+    slot: Slot,
+    /// Holes that follow in the same map node, as far as known.
+    more_holes: u64,
+    is_outside: bool,
+}
+
+impl Descent {
+    fn new(root: &Root, leaf: u64) -> Self {
+        let is_outside = leaf >= span_blocks(root.level) >> FANOUT_BITS;
+        Self { leaf, level: root.level, slot: root_slot(root), more_holes: 0, is_outside }
+    }
+
+    /// The index of the map node that the pointer is for.
+    fn index(&self) -> u64 {
+        self.leaf >> (FANOUT_BITS * u32::from(self.level))
+    }
+
+    /// Whether the way ends here, before a leaf.
+    fn end(&self) -> Option<Found> {
+        if self.is_outside {
+            return Some(Found::Hole(u64::MAX >> FANOUT_BITS));
+        }
+        if self.slot.is_lost() {
+            return Some(Found::Lost);
+        }
+        let after = self.index() + 1 + self.more_holes;
+        self.slot.is_hole().then(|| Found::Hole(after << (FANOUT_BITS * u32::from(self.level))))
+    }
+
+    /// Goes on through `node`, to which the pointer leads; that again if it is the leaf.
+    fn enter(&mut self, node: Arc<MapNode>) -> Option<Arc<MapNode>> {
+        if self.level == 0 {
+            return Some(node);
+        }
+        self.level -= 1;
+        let child = (self.index() & 0xff) as usize;
+        self.slot = node.slots()[child];
+        let after = node.slots()[child + 1..].iter();
+        self.more_holes =
+            if self.slot.is_hole() { after.take_while(|s| s.is_hole()).count() as u64 } else { 0 };
+        None
+    }
+}
+
 /// Descends from `root` to the leaf with index `leaf`.
 pub(crate) async fn leaf_of(
     cx: &Cx,
@@ -165,40 +294,21 @@ pub(crate) async fn leaf_of(
     family: FamilyId,
     leaf: u64,
 ) -> Result<Found, Error> {
-    let mut level = root.level;
-    if leaf >= span_blocks(level) >> FANOUT_BITS {
-        return Ok(Found::Hole(u64::MAX >> FANOUT_BITS));
-    }
-    let mut slot = root_slot(root);
-    // Holes that follow in the same map node, as far as known.
-    let mut more_holes = 0;
+    let mut at = Descent::new(root, leaf);
     loop {
-        let index = leaf >> (FANOUT_BITS * u32::from(level));
-        if slot.is_lost() {
-            return Ok(Found::Lost);
+        if let Some(found) = at.end() {
+            return Ok(found);
         }
-        if slot.is_hole() {
-            return Ok(Found::Hole((index + 1 + more_holes) << (FANOUT_BITS * u32::from(level))));
+        let node = load(cx, family, at.level, at.index(), at.slot).await?;
+        if let Some(leaf) = at.enter(node) {
+            return Ok(Found::Node(leaf));
         }
-        let node = load(cx, family, level, index, slot).await?;
-        if level == 0 {
-            return Ok(Found::Node(node));
-        }
-        level -= 1;
-        let child = (leaf >> (FANOUT_BITS * u32::from(level)) & 0xff) as usize;
-        slot = node.slots()[child];
-        let after = node.slots()[child + 1..].iter();
-        more_holes =
-            if slot.is_hole() { after.take_while(|s| s.is_hole()).count() as u64 } else { 0 };
     }
 }
 
 /// The map node that `slot` points to, if it is in memory.
 pub(crate) fn cached(cx: &Cx, slot: Slot) -> Option<Arc<MapNode>> {
-    let mut core = cx.core();
-    let pool = core.pool().ok()?;
-    let writing = pool.writing_nodes.get(&slot.phys).cloned();
-    writing.or_else(|| pool.cache.get(slot.phys, slot.crc))
+    cx.core().pool().ok()?.cached(slot)
 }
 
 /// Where the map node that `slot` points to must say that it is.

@@ -69,7 +69,56 @@ pub(crate) async fn read_mapped(
     first: Lba,
     mappings: &[Mapping],
 ) -> Result<Buf, Error> {
-    let mut out = cx.core().config.buffers.zeroed(mappings.len());
+    match one_run(cx, mappings) {
+        Some(at) => read_run(cx, node, first, at, mappings).await,
+        None => read_runs(cx, node, first, mappings).await,
+    }
+}
+
+/// Where the blocks lie, if they follow one another and are to be had from the device.
+fn one_run(cx: &Cx, mappings: &[Mapping]) -> Option<Phys> {
+    let &Mapping::At(at, _) = mappings.first()? else { return None };
+    let follows = |(i, mapping): (u64, &Mapping)| matches!(*mapping, Mapping::At(phys, _) if phys.0 == at.0 + i);
+    if !(0..).zip(mappings).all(follows) {
+        return None;
+    }
+    let core = cx.core();
+    let inflight = &core.pool.as_ref()?.inflight;
+    let flies = |phys: Phys| inflight.block(phys).is_some() && !mutant::is("readbehind");
+    let is_flying = !inflight.is_empty() && (0..mappings.len() as u64).any(|i| flies(at.offset(i)));
+    (!is_flying).then_some(at)
+}
+
+/// The blocks of one run: what is read is the answer, nothing of it is copied.
+async fn read_run(
+    cx: &Cx,
+    node: NodeId,
+    first: Lba,
+    at: Phys,
+    mappings: &[Mapping],
+) -> Result<Buf, Error> {
+    let (mut out, is_read) = match cx.read(at, mappings.len(), false).await {
+        Ok(buf) => (buf, true),
+        Err(_) => (cx.core().config.buffers.scratch(mappings.len()), false),
+    };
+    for (i, mapping) in mappings.iter().enumerate() {
+        let Mapping::At(phys, crc) = *mapping else { continue };
+        if !(is_read && is_good(out.block(i), crc)) {
+            let again = reread(cx, node, Lba(first.0 + i as u64), phys, crc).await?;
+            out.block_mut(i).copy_from_slice(again.block(0));
+        }
+    }
+    Ok(out)
+}
+
+fn is_good(block: &[u8], crc: u32) -> bool {
+    checksum::data(block) == crc || mutant::is("anydata")
+}
+
+/// The blocks of several runs, holes and data in flight among them.
+async fn read_runs(cx: &Cx, node: NodeId, first: Lba, mappings: &[Mapping]) -> Result<Buf, Error> {
+    // Of what is left over in it every block is overwritten below, or there is no answer.
+    let mut out = cx.core().config.buffers.scratch(mappings.len());
     let runs = match copy_flying(cx, mappings, &mut out) {
         Some(rest) => runs_of(&rest),
         None => runs_of(mappings),
@@ -81,9 +130,7 @@ pub(crate) async fn read_mapped(
         for i in 0..run.blocks {
             let at = run.first + i;
             let Some(Mapping::At(phys, crc)) = mappings.get(at).copied() else { continue };
-            let is_good = |d: &&Buf| checksum::data(d.block(i)) == crc || mutant::is("anydata");
-            let good = data.as_ref().filter(is_good);
-            match good {
+            match data.as_ref().filter(|data| is_good(data.block(i), crc)) {
                 Some(data) => out.block_mut(at).copy_from_slice(data.block(i)),
                 None => {
                     let lba = Lba(first.0 + at as u64);
@@ -93,8 +140,14 @@ pub(crate) async fn read_mapped(
             }
         }
     }
-    if let Some(at) = mappings.iter().position(|m| *m == Mapping::Lost) {
-        return Err(corrupt(cx, node, Lba(first.0 + at as u64), "the block was lost"));
+    for (i, mapping) in mappings.iter().enumerate() {
+        match mapping {
+            Mapping::Hole => out.block_mut(i).fill(0),
+            Mapping::Lost => {
+                return Err(corrupt(cx, node, Lba(first.0 + i as u64), "the block was lost"));
+            }
+            _ => {}
+        }
     }
     Ok(out)
 }
@@ -110,8 +163,8 @@ fn copy_flying(cx: &Cx, mappings: &[Mapping], out: &mut Buf) -> Option<Vec<Mappi
     for (i, mapping) in mappings.iter().enumerate() {
         let Mapping::At(phys, crc) = *mapping else { continue };
         let Some(block) = inflight.block(phys) else { continue };
-        out.block_mut(i).copy_from_slice(block);
-        if checksum::data(out.block(i)) == crc {
+        if checksum::data(block) == crc {
+            out.block_mut(i).copy_from_slice(block);
             rest.get_or_insert_with(|| mappings.to_vec())[i] = Mapping::Hole;
         }
     }
@@ -193,8 +246,8 @@ pub(crate) async fn extents(cx: &Cx, export: ExportId, offset: u64, len: u64) ->
             continue;
         }
         let blocks = (256 - u64::from(lba.slot())).min(end.div_ceil(BLOCK) - lba.0);
-        for mapping in resolve(cx, target.node, lba, blocks as usize).await? {
-            push(&mut at, 1, mapping != Mapping::Hole);
+        for mapping in resolve(cx, target.node, lba, blocks as usize).await?.iter() {
+            push(&mut at, 1, *mapping != Mapping::Hole);
         }
     }
     Ok(Reply::Extents(out))

@@ -2,8 +2,7 @@
 //! the hand clears it and takes what has none.
 
 use cow_format::mapnode::MapNode;
-use cow_format::{Phys, mutant};
-use std::collections::HashMap;
+use cow_format::{IdMap, Phys, mutant};
 use std::sync::Arc;
 
 /// Memory of a cached node: 256 slots of 16 bytes, and its bookkeeping.
@@ -19,7 +18,7 @@ struct Cell {
 /// Map nodes that were read or written lately.
 pub struct NodeCache {
     cells: Vec<Cell>,
-    index: HashMap<Phys, usize>,
+    index: IdMap<Phys, usize>,
     hand: usize,
     capacity: usize,
 }
@@ -28,7 +27,7 @@ impl NodeCache {
     /// A cache of about `bytes` bytes.
     pub fn new(bytes: usize) -> Self {
         let capacity = (bytes / NODE_BYTES).max(16);
-        Self { cells: Vec::new(), index: HashMap::new(), hand: 0, capacity }
+        Self { cells: Vec::new(), index: IdMap::default(), hand: 0, capacity }
     }
 
     /// The node stored at `phys`, if it is the one with checksum `crc`: a block's address alone

@@ -123,7 +123,7 @@ pub(super) async fn slots(
         Some(root) => in_map(cx, view, root, first, count).await,
         None => {
             let mappings = resolve(cx, view.node, Lba(first), count).await?;
-            Ok(mappings.into_iter().map(without_birth).collect())
+            Ok(mappings.iter().copied().map(without_birth).collect())
         }
     }
 }

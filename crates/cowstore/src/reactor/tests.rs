@@ -1,0 +1,156 @@
+//! When the device gets what follows from its completions: a machine that reads for each request,
+//! and a driver whose requests all complete together.
+
+use super::*;
+use cow_format::{Buf, Phys};
+use cow_io::{CreateOptions, DriverChoice, DriverOptions, Image, Notifier};
+use parking_lot::Mutex;
+
+/// What happened, in its order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Note {
+    Done,
+    /// So many requests went to the device.
+    Began(usize),
+}
+
+type Notes = Arc<Mutex<Vec<Note>>>;
+
+/// Reads so many blocks for a request, and answers it then.
+struct Reader(usize);
+
+impl Machine for Reader {
+    fn step(&mut self, event: Event, actions: &mut Vec<Action>) {
+        match event {
+            Event::Op { id, op: Op::Close } => {
+                actions.push(Action::Reply { id, result: Ok(Reply::Done) });
+            }
+            Event::Op { id, .. } => {
+                let buf = Buf::zeroed(self.0);
+                actions.push(Action::Read {
+                    id: IoId(id.0),
+                    at: Phys(1),
+                    buf,
+                    bypass_cache: false,
+                });
+            }
+            Event::IoDone { id, .. } => {
+                actions.push(Action::Reply { id: OpId(id.0), result: Ok(Reply::Done) });
+            }
+            _ => {}
+        }
+    }
+
+    fn wants_tick(&self) -> bool {
+        false
+    }
+}
+
+struct Together {
+    notes: Notes,
+    queued: Vec<IoRequest>,
+    under_way: Vec<IoRequest>,
+    /// Notifies, and is otherwise not used.
+    other: Box<dyn Driver>,
+}
+
+impl Driver for Together {
+    fn submit(&mut self, request: IoRequest) {
+        self.queued.push(request);
+    }
+
+    fn kick(&mut self) {
+        if !self.queued.is_empty() {
+            self.notes.lock().push(Note::Began(self.queued.len()));
+            self.under_way.append(&mut self.queued);
+        }
+    }
+
+    fn wait(&mut self, done: &mut Vec<IoDone>, timeout: Option<Duration>) {
+        self.kick();
+        if self.under_way.is_empty() {
+            return self.other.wait(done, timeout);
+        }
+        done.extend(self.under_way.drain(..).map(|request| match request.op {
+            IoOp::Read { buf, .. } => IoDone { tag: request.tag, result: Ok(()), buf: Some(buf) },
+            other => panic!("{other:?}"),
+        }));
+    }
+
+    fn notifier(&self) -> Notifier {
+        self.other.notifier()
+    }
+
+    fn in_flight(&self) -> usize {
+        self.queued.len() + self.under_way.len()
+    }
+
+    fn name(&self) -> &'static str {
+        "together"
+    }
+}
+
+/// One request, and when it is answered the next, as long as there are any. The last one closes.
+fn ask(queue: &Arc<Queue>, notes: &Notes, left: &Arc<Mutex<usize>>) {
+    let (next, seen, rest) = (queue.clone(), notes.clone(), left.clone());
+    let op = Op::Read { export: cow_engine::ExportId(1), offset: 0, len: 4096 };
+    let answered = move |result: Result<Reply, Error>| {
+        assert!(result.is_ok(), "{result:?}");
+        seen.lock().push(Note::Done);
+        let mut left = rest.lock();
+        *left -= 1;
+        match *left {
+            0 => next.push(Op::Close, Completion::ignored()),
+            // The lanes that are under way are the last.
+            left if left < LANES => {}
+            _ => {
+                drop(left);
+                ask(&next, &seen, &rest);
+            }
+        }
+    };
+    queue.push(op, Completion::new(answered));
+}
+
+const LANES: usize = 32;
+
+/// Most answers in a row without anything new for the device, while there were more to come.
+fn longest_row(blocks: usize) -> usize {
+    let dir = tempfile::tempdir().unwrap();
+    let image =
+        Image::create(dir.path().join("image"), 1 << 20, &CreateOptions::default()).unwrap();
+    let options = DriverOptions::default();
+    let other = cow_io::open_driver(image, DriverChoice::Threads, &options).unwrap();
+    let (notes, left) = (Notes::default(), Arc::new(Mutex::new(4 * LANES)));
+    let (queued, under_way) = (Vec::new(), Vec::new());
+    let driver = Together { notes: notes.clone(), queued, under_way, other };
+    let queue = Arc::new(Queue::new(driver.notifier()));
+    for _ in 0..LANES {
+        ask(&queue, &notes, &left);
+    }
+    let path = dir.path().join("image");
+    let bypass = CacheBypass::new(&path, true);
+    let parts = Parts { queue, driver: Box::new(driver), bypass, registration: None, path };
+    run(parts, move || Reader(blocks));
+    assert_eq!(*left.lock(), 0);
+    let (mut longest, mut row, mut answers) = (0, 0, 0);
+    for note in notes.lock().iter() {
+        match note {
+            Note::Began(_) => row = 0,
+            Note::Done => {
+                row += 1;
+                answers += 1;
+                if answers <= 3 * LANES {
+                    longest = longest.max(row);
+                }
+            }
+        }
+    }
+    longest
+}
+
+#[test]
+fn the_device_gets_more_to_do_before_all_that_it_did_is_told() {
+    assert_eq!(longest_row(1), PORTION);
+    assert_eq!(longest_row(256), 1, "what is long to verify is a portion by itself");
+}
