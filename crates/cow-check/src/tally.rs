@@ -24,6 +24,9 @@ pub(crate) struct Tally {
     pub(crate) lossy: bool,
 }
 
+/// A kill row, by birth.
+type Cells = BTreeMap<Gen, Count>;
+
 /// Counts of the pool.
 #[derive(Default)]
 pub(crate) struct Sums {
@@ -33,6 +36,8 @@ pub(crate) struct Sums {
     mapped: HashMap<NodeId, Option<Count>>,
     /// Nodes, and those below them, of which what folds have counted need not be right.
     lossy: HashSet<NodeId>,
+    /// Kill rows of the nodes that are being reclaimed.
+    walking: HashMap<NodeId, Option<Cells>>,
     /// All of them.
     pub(crate) total: Count,
 }
@@ -57,6 +62,11 @@ pub(crate) fn sum(cells: impl Iterator<Item = (Gen, Count)>, above: Gen, to: Gen
 }
 
 impl Sums {
+    /// A node is being reclaimed, and has this kill row, if it can be read.
+    pub(crate) fn note_walking(&mut self, id: NodeId, row: Option<&Row>) {
+        self.walking.insert(id, row_cells(row));
+    }
+
     /// Compares what was counted of `id` against `above` with its entry and its kill row.
     pub(crate) fn settle(
         &mut self,
@@ -81,16 +91,28 @@ impl Sums {
             })
         });
         self.mapped.insert(id, mapped);
-        if tally.lossy || above.is_some_and(|above| self.lossy.contains(&above)) {
+        // What damage has kept a fold from counting is marked, and is no finding.
+        let lossy = tally.lossy || node.entry.inexact;
+        if lossy || above.is_some_and(|above| self.lossy.contains(&above)) {
             self.lossy.insert(id);
         }
         let is_relative = !is_walking(tree, parent);
+        let pair = (!is_relative && !tally.inexact)
+            .then(|| self.settle_pair(cx, tree, id, tally, stored_row))
+            .flatten();
         if let Some(unread) = cx.unread.as_mut().filter(|_| !tally.inexact) {
-            let row = is_relative.then(|| tally.lost.clone());
-            let same = row.is_none() || row.as_ref() == row_cells(stored_row).as_ref();
+            let (row, same) = match &pair {
+                Some(pair) => (Some(pair.row.clone()), pair.same),
+                None if is_relative => {
+                    let same = Some(&tally.lost) == row_cells(stored_row).as_ref();
+                    (Some(tally.lost.clone()), same)
+                }
+                None => (None, true),
+            };
             unread.counted.insert(id, Counted { own: tally.own, mapped, row, same });
+            unread.counted.extend(pair.map(|pair| (parent, pair.walked)));
         }
-        if tally.lossy {
+        if lossy {
             return;
         }
         let mapped = mapped.filter(|_| !self.lossy.contains(&id));
@@ -121,6 +143,54 @@ impl Sums {
         }
     }
 
+    /// Compares the counts of a node that is being reclaimed and those of its only child `id`: only together they
+    /// say something, as they do once the one is spliced into the other.
+    fn settle_pair(
+        &self,
+        cx: &mut Cx<'_>,
+        tree: &Tree,
+        id: NodeId,
+        tally: &Tally,
+        stored_row: Option<&Row>,
+    ) -> Option<Pair> {
+        let (node, parent) = (tree.node(id)?, tree.node(tree.node(id)?.entry.parent)?);
+        let (up, entry) = (gen_of(tree, Some(parent.entry.parent)), &parent.entry);
+        let upper = self.walking.get(&entry.id)?;
+        let lower = row_cells(stored_row);
+        // What was born in the one and is still in the other.
+        let kept = minus(tally.gained, tally.own)?;
+        let both = upper.as_ref().zip(lower.as_ref());
+        let gone = |lower: &Cells| sum(lower.iter().map(|(&b, &c)| (b, c)), up, entry.label_gen);
+        let stored = both.map(|(upper, lower)| {
+            let mut all = upper.clone();
+            for (birth, count) in lower.iter().filter(|(birth, _)| **birth <= up) {
+                add(all.entry(*birth).or_default(), *count);
+            }
+            (all, minus(entry.own, gone(lower)))
+        });
+        let same = stored == Some((tally.lost.clone(), Some(kept)));
+        let is_known = cx.unread.is_none() && !entry.inexact && !node.entry.inexact;
+        if !same && both.is_some() && is_known && !tally.lossy {
+            let what =
+                "counts of what is being reclaimed and the kill row of its only child do not fit";
+            cx.corrupt(Structure::Counter, name_of(tree, id), what);
+        }
+        if same {
+            let (upper, lower) = (upper.clone()?, lower?);
+            let walked = Counted { own: entry.own, mapped: None, row: Some(upper), same };
+            return Some(Pair { row: lower, same, walked });
+        }
+        // Of a row that can be read as much stays as can be.
+        let rest = upper.as_ref().and_then(|upper| without(&tally.lost, upper));
+        let (row, upper) = match rest {
+            Some(rest) => (rest, upper.clone().unwrap_or_default()),
+            None => (tally.lost.clone(), Cells::new()),
+        };
+        let is_upper = self.walking.get(&entry.id)?.as_ref() == Some(&upper);
+        let walked = Counted { own: kept, mapped: None, row: Some(upper), same: is_upper };
+        Some(Pair { same: lower.as_ref() == Some(&row), row, walked })
+    }
+
     /// Compares what was born in each node.
     pub(crate) fn settle_born(&self, cx: &mut Cx<'_>, tree: &Tree) {
         for node in tree.iter().filter(|node| node.entry.id != cow_snaptree::POOL_NODE) {
@@ -133,6 +203,34 @@ impl Sums {
             }
         }
     }
+}
+
+/// What a node whose parent is being reclaimed should have in its kill row, and what that parent should have.
+struct Pair {
+    row: Cells,
+    /// Whether it has.
+    same: bool,
+    walked: Counted,
+}
+
+fn add(count: &mut Count, more: Count) {
+    count.data = count.data.saturating_add(more.data);
+    count.map = count.map.saturating_add(more.map);
+}
+
+fn minus(count: Count, less: Count) -> Option<Count> {
+    Some(Count { data: count.data.checked_sub(less.data)?, map: count.map.checked_sub(less.map)? })
+}
+
+/// The cells of a row less those of another, where that has no more in any.
+fn without(row: &Cells, less: &Cells) -> Option<Cells> {
+    let mut rest = row.clone();
+    for (birth, count) in less {
+        let cell = minus(rest.get(birth).copied().unwrap_or_default(), *count)?;
+        rest.insert(*birth, cell);
+    }
+    rest.retain(|_, count| *count != Count::default());
+    Some(rest)
 }
 
 fn grandparent(tree: &Tree, parent: NodeId) -> Option<NodeId> {

@@ -47,7 +47,7 @@ pub(crate) struct Counted {
     pub(crate) own: Count,
     /// Blocks that it maps, where that is known.
     pub(crate) mapped: Option<Count>,
-    /// What of its parent it has no more, by birth; none where the parent is being reclaimed.
+    /// What of its parent it has no more, by birth; none where the parent is being reclaimed and that is not known.
     pub(crate) row: Option<BTreeMap<Gen, Count>>,
     /// Whether its kill row says the same.
     pub(crate) same: bool,

@@ -39,6 +39,10 @@ pub(crate) fn walk_all(
         }
         let row = blobs::row(walk.cx, tree, walk.reach, id);
         if is_walking(tree, id) {
+            // Counts that miss what is cut off say nothing of the child's either.
+            if !Walk::is_detached(&cp.detached, id) {
+                walk.sums.note_walking(id, row.as_ref());
+            }
             continue;
         }
         let above = above(tree, id);

@@ -3,9 +3,11 @@
 //!
 //! Each disk that a crash leaves reads as the damaged pool does, or as the plan says; repaired
 //! again, perhaps with a second crash at every operation of that, it is in order, opens, and all
-//! that the plan did not call lost reads as before the damage.
+//! that the plan did not call lost reads as before the damage. Repaired without a crash, and now and
+//! then after one, it lives on: see `live`.
 
 mod device;
+mod live;
 mod look;
 
 use crate::checked::View;
@@ -20,6 +22,7 @@ use cow_check::{Options, Severity, Structure, check};
 use cow_engine::Engine;
 use cow_format::superblock::{COPY_BLOCKS, Superblock};
 use device::Device;
+use live::live;
 use look::{Places, Seen, look};
 use std::collections::HashSet;
 use std::ops::{AddAssign, Range};
@@ -28,6 +31,8 @@ const EIO: i32 = 5;
 const ENOSPC: i32 = 28;
 /// Choices of damage that are tried until there is one to be repaired.
 const TRIES: u64 = 40;
+/// Of so many pools that were repaired after a crash, one lives on.
+const LIVES: u64 = 12;
 
 /// What explorations of repairs came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -44,6 +49,8 @@ pub struct Tally {
     pub refused_again: u64,
     /// Repairs that met a failing operation.
     pub failures: u64,
+    /// Repaired pools that were written to.
+    pub lives: u64,
 }
 
 impl AddAssign for Tally {
@@ -54,6 +61,7 @@ impl AddAssign for Tally {
         self.second += more.second;
         self.refused_again += more.refused_again;
         self.failures += more.failures;
+        self.lives += more.lives;
     }
 }
 
@@ -127,22 +135,26 @@ fn left_by(workload: &Workload, rng: &mut Rng) -> Result<(SimDisk, Places), Stri
 struct Broken {
     disk: SimDisk,
     /// With the damage to the journal alone. Frames at its end that nothing calls durable are cut
-    /// then, as if they had never been written: no repair brings them back.
+    /// then, as if they had never been written: no repair brings them back. If there is such damage, with
+    /// that to checkpoint areas too: a newest checkpoint that looks torn, beside frames that only the one
+    /// before it needs, is what a crash leaves of a checkpoint that never was.
     cut: SimDisk,
     how: String,
 }
 
-/// Where the journal is.
-fn ring(disk: &SimDisk) -> Result<Range<u64>, String> {
+/// Where the journal is, and the checkpoint areas.
+fn fixed(disk: &SimDisk) -> Result<(Range<u64>, [Range<u64>; 4]), String> {
     let mut copies = (0..).zip(COPY_BLOCKS);
     let sb = copies.find_map(|(copy, block)| Superblock::decode(&disk.peek(block), copy).ok());
     let geometry = sb.ok_or("no superblock")?.geometry;
-    Ok(geometry.journal_start..geometry.journal_start + geometry.journal_blocks)
+    let ring = geometry.journal_start..geometry.journal_start + geometry.journal_blocks;
+    Ok((ring, geometry.cp_start.map(|start| start..start + geometry.cp_blocks)))
 }
 
 /// One to three blocks of metadata hold something else.
 fn damage(disk: &SimDisk, rng: &mut Rng) -> Result<Broken, String> {
-    let ring = ring(disk)?;
+    let (ring, areas) = fixed(disk)?;
+    let (mut in_ring, mut in_areas) = (Vec::new(), Vec::new());
     let mut cut = disk.crash(Crash::KeepAll);
     let mut disk = disk.crash(Crash::KeepAll);
     let mut blocks = disk.occupied();
@@ -164,10 +176,14 @@ fn damage(disk: &SimDisk, rng: &mut Rng) -> Result<Broken, String> {
         }
         disk.poke(block, page);
         if ring.contains(&block) {
-            cut.poke(block, page);
+            in_ring.push((block, page));
+        } else if areas.iter().any(|area| area.contains(&block)) {
+            in_areas.push((block, page));
         }
         how += &format!(" {} at {block}", ["zeros", "garbage", "a bit"][kind as usize]);
     }
+    let in_areas = in_areas.into_iter().filter(|_| !in_ring.is_empty());
+    in_ring.iter().copied().chain(in_areas).for_each(|(block, page)| cut.poke(block, page));
     Ok(Broken { disk, cut, how })
 }
 
@@ -197,7 +213,15 @@ impl Case<'_> {
             return Err(text);
         }
         applied.map_err(|error| error.to_string())?;
-        self.is_repaired(&disk.crash(Crash::LoseAll))
+        let repaired = disk.crash(Crash::LoseAll);
+        self.is_repaired(&repaired)?;
+        self.lives(&repaired, seed)
+    }
+
+    /// What is repaired can be written to, and what was deleted is reclaimed.
+    fn lives(&mut self, disk: &SimDisk, seed: u64) -> Result<(), String> {
+        self.found.lives += 1;
+        live(disk, seed).map_err(|text| format!("repaired, then written to (seed {seed}): {text}"))
     }
 
     /// The n-th read, write or flush of the repair fails, once or from then on.
@@ -278,7 +302,13 @@ impl Case<'_> {
         // Where there is nothing to be done nothing is flushed either: what a killed process wrote
         // last is still in the cache alone.
         let how = if plan.is_empty() { Crash::KeepAll } else { Crash::LoseAll };
-        self.is_repaired(&disk.crash(how)).map_err(|text| format!("repaired again: {text}"))
+        let repaired = disk.crash(how);
+        let twice = |text| format!("repaired again: {text}");
+        self.is_repaired(&repaired).map_err(twice)?;
+        match mix(digest ^ seed).is_multiple_of(LIVES) {
+            true => self.lives(&repaired, seed).map_err(twice),
+            false => Ok(()),
+        }
     }
 
     fn lacks_a_checkpoint(&self) -> bool {

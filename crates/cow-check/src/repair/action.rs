@@ -61,6 +61,11 @@ pub enum Action {
         /// What was wrong.
         what: String,
     },
+    /// Gives back all that discards have cut off and no fold has given back yet, so that everything can be counted.
+    GiveBack {
+        /// How many subtrees.
+        lines: u64,
+    },
     /// Counts what is in a kill row anew.
     RebuildRow {
         /// The volume or snapshot.
@@ -113,6 +118,7 @@ impl Action {
             Self::WipeCheckpoint { .. } => "wipe_checkpoint",
             Self::GoBack { .. } => "go_back",
             Self::CutMapNode { .. } => "cut_map_node",
+            Self::GiveBack { .. } => "give_back",
             Self::RebuildRow { .. } => "rebuild_kill_row",
             Self::DropProperties { .. } => "drop_properties",
             Self::Recount { .. } => "recount",
@@ -153,6 +159,9 @@ impl fmt::Display for Action {
                     write!(f, ", {known} pointers in it are known from newer maps")?;
                 }
                 write!(f, " ({what})")
+            }
+            Self::GiveBack { lines } => {
+                write!(f, "discards: {lines} subtree(s) that were cut off are given back")
             }
             Self::RebuildRow { name } => write!(f, "kill row: {name}: counted anew"),
             Self::DropProperties { name, holds: 0 } => write!(f, "properties: {name}: lost"),

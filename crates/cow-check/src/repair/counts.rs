@@ -5,7 +5,7 @@ use super::action::Action;
 use super::cut::slots_by_id;
 use super::work::{Survey, Work};
 use crate::tally::sum;
-use crate::tree::{gen_of, name_of};
+use crate::tree::{gen_of, is_walking, name_of};
 use cow_format::blob::{BlobKind, BlobRef, PAYLOAD, encode_chain};
 use cow_format::entry::{Count, NodeEntry};
 use cow_format::geometry::CHUNK_BLOCKS;
@@ -56,7 +56,8 @@ fn count(survey: &Survey, entry: &mut NodeEntry) {
     if let Some(counted) = survey.unread.counted.get(&id) {
         entry.own = counted.own;
         entry.mapped = counted.mapped.unwrap_or(entry.mapped);
-        if counted.mapped.is_some() && counted.row.is_some() {
+        let is_walked = is_walking(&survey.tree, id);
+        if (counted.mapped.is_some() || is_walked) && counted.row.is_some() {
             entry.inexact = false;
         }
     }

@@ -56,12 +56,21 @@ impl Place {
     }
 }
 
+/// Where the map of an entry begins, and what stands there.
+fn top_of(entry: &NodeEntry, from: u64) -> (Place, Slot) {
+    let root = &entry.root;
+    let place = Place { family: entry.family, from, level: root.level, index: 0 };
+    (place, Slot { phys: root.phys, birth: root.birth, crc: root.crc })
+}
+
 /// Cuts out every map node that the survey could not read.
 pub(super) fn cut(work: &mut Work<'_>, survey: &Survey) -> Result<(), RepairError> {
-    let mut cut = Cut { work, survey, new: HashMap::new() };
+    let mut cut = Cut { work, survey, new: HashMap::new(), ends: HashMap::new() };
     for (pointer, bad) in &survey.unread.nodes {
         cut.tell(bad);
-        let replacement = cut.replace(bad, bad.place.level, bad.place.index)?;
+        let end = cut.end_of(*pointer, bad);
+        let replacement = cut.replace(bad, end, bad.place.level, bad.place.index)?;
+        cut.ends.insert(*pointer, end);
         cut.new.insert(*pointer, replacement);
     }
     // A map that is being reclaimed has fewer nodes to be written anew than those that share them.
@@ -74,9 +83,6 @@ pub(super) fn cut(work: &mut Work<'_>, survey: &Survey) -> Result<(), RepairErro
     for (slot, entry) in whole.into_iter().chain(walking) {
         cut.cut_tree(slot, &entry)?;
     }
-    for line in 0..cut.work.cp.detached.len() {
-        cut.cut_detached(line)?;
-    }
     Ok(())
 }
 
@@ -85,6 +91,8 @@ struct Cut<'c, 'b> {
     survey: &'c Survey,
     /// What stands for a pointer now.
     new: HashMap<Pointer, Slot>,
+    /// See [`Cut::end_of`].
+    ends: HashMap<Pointer, u64>,
 }
 
 impl Cut<'_, '_> {
@@ -101,11 +109,37 @@ impl Cut<'_, '_> {
         self.work.believed.push(bad.place);
     }
 
+    /// From this block on nothing was mapped below a node: the smallest volume or snapshot ends there that has it. What
+    /// is a hole is not lost, and a volume may grow again.
+    fn end_of(&mut self, pointer: Pointer, bad: &BadNode) -> u64 {
+        let tree = &self.survey.tree;
+        let is_live = |entry: &&NodeEntry| tree.node(entry.id).is_some_and(|node| node.is_live());
+        let live: Vec<NodeEntry> = self.work.entries.values().filter(is_live).cloned().collect();
+        let mut end = u64::MAX;
+        for entry in live {
+            let (place, slot) = top_of(&entry, 0);
+            let blocks = entry.size_bytes.div_ceil(BLOCK_SIZE as u64);
+            let is_less = blocks < end && place.holds(bad);
+            if is_less && self.points_to(place, slot, bad) == Some(pointer) {
+                end = blocks;
+            }
+        }
+        end
+    }
+
     /// What is known of a node and of what is below it; lost where that is nothing.
-    fn replace(&mut self, bad: &BadNode, level: u8, index: u64) -> Result<Slot, RepairError> {
+    fn replace(
+        &mut self,
+        bad: &BadNode,
+        end: u64,
+        level: u8,
+        index: u64,
+    ) -> Result<Slot, RepairError> {
         let NodePlace { family, birth, .. } = bad.place;
-        if !bad.knows_below(level, index) {
-            return Ok(Slot::lost(birth));
+        let first = index << (FANOUT_BITS * (u32::from(level) + 1));
+        let is_whole = end >= first.saturating_add(span_blocks(level));
+        if !bad.knows_below(level, index) && (is_whole || end <= first) {
+            return Ok(if is_whole { Slot::lost(birth) } else { Slot::hole(birth) });
         }
         let mut node = MapNode::empty(family, level, index, birth);
         for at in 0..FANOUT {
@@ -115,8 +149,9 @@ impl Cut<'_, '_> {
             let known = bad.known.get(&spot).filter(|_| !is_first || !mutant::is("knownlost"));
             node.slots_mut()[at] = match known {
                 Some(slot) => *slot,
-                None if level > 0 => self.replace(bad, level - 1, child)?,
-                None => Slot::lost(birth),
+                None if level > 0 => self.replace(bad, end, level - 1, child)?,
+                None if child < end => Slot::lost(birth),
+                None => Slot::hole(birth),
             };
         }
         self.work.store(self.survey, node)
@@ -125,8 +160,7 @@ impl Cut<'_, '_> {
     fn cut_tree(&mut self, slot: u32, entry: &NodeEntry) -> Result<(), RepairError> {
         let walking = is_walking(&self.survey.tree, entry.id);
         let from = if walking { entry.cursor } else { 0 };
-        let place = Place { family: entry.family, from, level: entry.root.level, index: 0 };
-        let old = Slot { phys: entry.root.phys, birth: entry.root.birth, crc: entry.root.crc };
+        let (place, old) = top_of(entry, from);
         let lost = self.lost_of(entry, place, old);
         let new = self.rewrite(place, old)?;
         if new == old {
@@ -145,15 +179,6 @@ impl Cut<'_, '_> {
         if live {
             self.work.lost.extend(lost.into_iter().map(|lost| (entry.id, lost)));
         }
-        Ok(())
-    }
-
-    fn cut_detached(&mut self, line: usize) -> Result<(), RepairError> {
-        let old = self.work.cp.detached[line];
-        let Some(node) = self.survey.tree.node(old.node) else { return Ok(()) };
-        let family = node.entry.family;
-        let place = Place { family, from: old.cursor, level: old.level, index: old.index };
-        self.work.cp.detached[line].slot = self.rewrite(place, old.slot)?;
         Ok(())
     }
 
@@ -204,6 +229,7 @@ impl Cut<'_, '_> {
         for (pointer, bad) in bad {
             if self.points_to(root, slot, bad) == Some(*pointer) {
                 let name = name_of(&survey.tree, entry.id);
+                let end = self.ends.get(pointer).map_or(end, |least| end.min(*least));
                 let ranges = ranges(bad, end).into_iter();
                 all.extend(ranges.map(|(lba, blocks)| Lost {
                     name: name.clone(),

@@ -114,7 +114,8 @@ pub fn plan(blocks: &mut dyn Blocks, options: &Options<'_>) -> Result<Plan, Repa
     let mut overlay = Overlay::new(blocks);
     let before = check(&mut overlay, options)?;
     let base = Base::choose(&mut Cx::new(&mut overlay, options))?;
-    if before.is_clean() && base.cp.flags & FLAG_LEAKS == 0 {
+    let is_counted = !base.entries.values().any(|entry| entry.inexact);
+    if before.is_clean() && base.cp.flags & FLAG_LEAKS == 0 && is_counted {
         return Ok(Plan::nothing(before));
     }
     let mut work = Work::new(overlay, base);
@@ -138,9 +139,16 @@ pub fn plan(blocks: &mut dyn Blocks, options: &Options<'_>) -> Result<Plan, Repa
         let what = first.map_or_else(|| kind.to_string(), ToString::to_string);
         return Err(RepairError::Refused(format!("a check would still find: {what}")));
     }
+    let replaces_lost = matches!(work.base.reason, Some(Action::ReplaceCheckpoint { .. }));
     let Work { overlay, actions, believed, .. } = work;
     let mut body = overlay.into_pages();
-    let copies = copies.iter().filter_map(|block| body.remove_entry(block)).collect();
+    let mut copies: BTreeMap<u64, Page> =
+        copies.iter().filter_map(|block| body.remove_entry(block)).collect();
+    if let (Some((at, _)), true) = (&checkpoint, replaces_lost) {
+        // Nothing has kept what the lost one refers to: a crash in the midst of the new one must not make it whole.
+        // Zeros might, as they are what most of it is.
+        copies.insert(at.0, Box::new([0xff; BLOCK_SIZE]));
+    }
     for index in 0..checkpoint.as_ref().map_or(0, |(_, buf)| buf.block_count()) {
         let at = checkpoint.as_ref().map_or(0, |(at, _)| at.0);
         body.remove(&(at + index as u64));
@@ -172,6 +180,9 @@ fn is_settled(kind: Structure) -> bool {
 fn settle(work: &mut Work<'_>, options: &Options<'_>) -> Result<Survey, RepairError> {
     for _ in 0..MAX_WALKS {
         let survey = work.survey(options)?;
+        if give_back(work, &survey) {
+            continue;
+        }
         if !survey.unread.nodes.is_empty() {
             cut::cut(work, &survey)?;
         } else if !counts::correct(work, &survey)? {
@@ -182,6 +193,24 @@ fn settle(work: &mut Work<'_>, options: &Options<'_>) -> Result<Survey, RepairEr
         }
     }
     Err(RepairError::Refused("the maps are damaged in too many ways".to_owned()))
+}
+
+/// What discards have cut off and no fold has given back yet is given back at once, where anything is not counted:
+/// nothing has it any more, and until it is counted too nobody can say what its node should have; whether there was
+/// any. So what is damaged in it need not be cut out.
+fn give_back(work: &mut Work<'_>, survey: &Survey) -> bool {
+    let unread = &survey.unread;
+    let is_counted = unread.nodes.is_empty()
+        && unread.rows.is_empty()
+        && work.base.cp.flags & FLAG_LEAKS == 0
+        && !work.entries.values().any(|entry| entry.inexact);
+    let lines = work.cp.detached.len() as u64;
+    if is_counted || lines == 0 {
+        return false;
+    }
+    work.cp.detached.clear();
+    work.actions.push(Action::GiveBack { lines });
+    true
 }
 
 fn unsettled(report: &Report) -> RepairError {
