@@ -117,6 +117,12 @@ fn what_has_another_copy_or_can_be_counted_comes_back() {
     let homes = bitmap_homes(&place);
     homes.into_iter().for_each(|block| flip(&place, block));
     assert_eq!(check(&place, 5, &[])["clean"], false);
+    // Readers need no bitmap; whoever would write is told what makes it anew.
+    assert_eq!((place.content("vm"), place.content("vm@a")), (vm.clone(), snapshot.clone()));
+    let text = place.fails(5, &["import", &place.text("newer"), "vm", "--into"]);
+    for words in ["bitmap page", "zone 0", "`cowctl check --repair`"] {
+        assert!(text.contains(words), "{words}: {text}");
+    }
     let text = place.ok(&["check", "--repair"]);
     for words in ["superblock copy 1", "bitmap page: zone 0"] {
         assert!(text.contains(words), "{words}: {text}");

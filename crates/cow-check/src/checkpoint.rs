@@ -109,6 +109,7 @@ fn read_area(cx: &mut Cx<'_>, sb: &Superblock, area: usize) -> Result<Area, Open
                 Area::BadBody { seq, what, flipped: true }
             }
         },
+        Err(cause) if cause.is_unknown() => return Err(OpenError::Unsupported(cause)),
         Err(cause) => {
             let flipped = is_flipped(cx, sb, whole, seq);
             Area::BadBody { seq, what: cause.to_string(), flipped }

@@ -341,13 +341,27 @@ async fn replay(cx: &Cx, journal: &Journal, accepted: JournalPos) -> Result<(), 
     Ok(())
 }
 
+/// Loads the bitmap page of a zone; `false` for readers where it cannot be read, who need none.
+///
+/// # Errors
+/// Where something is to be written it is needed, and can be made anew from the maps.
+async fn needs_zone(cx: &Cx, zone: u64) -> Result<bool, Error> {
+    let Err(cause) = load_zone(cx, zone).await else { return Ok(true) };
+    if cx.core().pool()?.read_only {
+        return Ok(false);
+    }
+    Err(cause)
+}
+
 /// A block on the checkpoint's list is never given out.
 async fn withhold(cx: &Cx, phys: Phys) -> Result<(), Error> {
     loop {
         let result = cx.core().pool()?.alloc.withhold(phys);
         match result {
             Ok(()) => return Ok(()),
-            Err(AllocError::NeedZone(zone)) => load_zone(cx, zone).await?,
+            Err(AllocError::NeedZone(zone)) if needs_zone(cx, zone).await? => {}
+            // Nothing is given out to readers.
+            Err(AllocError::NeedZone(_)) => return Ok(()),
             Err(error) => return Err(Error::Corrupt(error.to_string())),
         }
     }

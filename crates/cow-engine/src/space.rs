@@ -208,11 +208,16 @@ pub(crate) async fn load_zone(cx: &Cx, zone: u64) -> Result<(), Error> {
         let error = match page {
             Ok(page) => match alloc.load_zone(zone, &page) {
                 Ok(()) => return Ok(()),
-                Err(error) => Error::Corrupt(error.to_string()),
+                // What is in use can be counted again; to read, nobody needs it.
+                Err(error) => Error::Corrupt(format!(
+                    "{error} (zone {zone}): what is free there is not known; `cowctl check --repair` \
+                     makes the page anew, and the pool can be opened read-only as it is"
+                )),
             },
             Err(failure) => {
                 let offset = home.byte_offset();
-                Error::Io { errno: failure.errno, op: "read of a bitmap page", offset }
+                let op = "read of a bitmap page, which `cowctl check --repair` makes anew,";
+                Error::Io { errno: failure.errno, op, offset }
             }
         };
         tries += 1;

@@ -269,7 +269,8 @@ impl Checkpoint {
             return Err(FormatError::Checksum { what, at });
         }
         let body = &bytes[BLOCK_SIZE..BLOCK_SIZE + sections.body_len as usize];
-        decode_body(&mut cp, &sections, body).map_err(|Malformed| field("body"))?;
+        let bits = decode_body(&mut cp, &sections, body).map_err(|Malformed| field("body"))?;
+        FormatError::refuse_flags("page descriptor of checkpoint", cp.seq, at, bits, 0)?;
         Ok(cp)
     }
 
@@ -387,7 +388,13 @@ fn decode_header(
     Ok((cp, sections))
 }
 
-fn decode_body(cp: &mut Checkpoint, s: &Sections, body: &[u8]) -> Result<(), Malformed> {
+/// Fills in what the body has; the bits in descriptors of pages that nobody knows.
+fn decode_body(cp: &mut Checkpoint, s: &Sections, body: &[u8]) -> Result<u64, Malformed> {
+    let mut unknown = 0;
+    let mut home = |byte: u8| {
+        unknown |= u64::from(byte & !1);
+        byte & 1
+    };
     let r = &mut Reader::new(body);
     for _ in 0..s.chunks {
         cp.chunks.push(Phys(r.u64()?));
@@ -413,7 +420,7 @@ fn decode_body(cp: &mut Checkpoint, s: &Sections, body: &[u8]) -> Result<(), Mal
             crc: r.u32()?,
             free: r.u16()?,
             longest: r.u16()?,
-            home: r.u8()? & 1,
+            home: home(r.u8()?),
             fresh: r.u8()? != 0,
         });
         r.u48()?;
@@ -421,14 +428,14 @@ fn decode_body(cp: &mut Checkpoint, s: &Sections, body: &[u8]) -> Result<(), Mal
     for _ in 0..s.pages {
         cp.pages.push(PageDesc {
             crc: r.u32()?,
-            home: r.u8()? & 1,
+            home: home(r.u8()?),
             fresh: r.u8()? != 0,
             used: r.u8()?,
         });
         r.u8()?;
         r.u64()?;
     }
-    Ok(())
+    Ok(unknown)
 }
 
 fn header_crc(block: &[u8], pool_tag: u64, seq: u64) -> u32 {

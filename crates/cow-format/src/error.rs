@@ -49,6 +49,20 @@ pub enum FormatError {
         /// What we know.
         known: u32,
     },
+    /// An intact frame of the journal that another version has written.
+    #[error(
+        "journal frame {number} at block {at}: version {found} is not supported (this program knows {known})"
+    )]
+    FrameVersion {
+        /// Its sequence number.
+        number: u64,
+        /// Where it was read.
+        at: Phys,
+        /// What it says.
+        found: u16,
+        /// What we know.
+        known: u16,
+    },
     /// The pool uses features that this program does not know.
     #[error("the pool uses unknown incompatible features {mask:#x}")]
     Features {
@@ -74,7 +88,13 @@ impl FormatError {
     /// Whether this is an intact structure of another time, and no damage. Nothing may be put in its
     /// place: neither an older version of it, nor the end of the journal.
     pub fn is_unknown(&self) -> bool {
-        matches!(self, Self::Version { .. } | Self::Features { .. } | Self::Flags { .. })
+        matches!(
+            self,
+            Self::Version { .. }
+                | Self::FrameVersion { .. }
+                | Self::Features { .. }
+                | Self::Flags { .. }
+        )
     }
 
     /// Refuses `flags` where they have bits other than `known`.

@@ -85,6 +85,29 @@ pub struct FrameHead {
     pub blocks: u16,
     /// Whether it only pads.
     pub is_pad: bool,
+    /// What its history was up to it.
+    pub chain: u64,
+    /// Of the pool when it was written.
+    pub epoch: Epoch,
+    /// Layout of all that follows the fields above.
+    version: u16,
+}
+
+impl FrameHead {
+    /// Refuses what another version has written. [`Frame::decode_head`] does not: a frame of another lap or
+    /// history may be of any.
+    ///
+    /// # Errors
+    /// [`FormatError::FrameVersion`].
+    pub fn refuse_unknown_version(&self, at: Phys) -> Result<(), FormatError> {
+        match self.version {
+            VERSION => Ok(()),
+            found => {
+                let (number, known) = (self.seq.0, VERSION);
+                Err(FormatError::FrameVersion { number, at, found, known })
+            }
+        }
+    }
 }
 
 impl Frame {
@@ -134,12 +157,7 @@ impl Frame {
     /// # Errors
     /// When no valid frame header of this pool stands there.
     pub fn decode_head(bytes: &[u8], pool_tag: u64, at: Phys) -> Result<FrameHead, FormatError> {
-        let header = checked_header(bytes, pool_tag, at)?;
-        Ok(FrameHead {
-            seq: FrameSeq(header.seq),
-            blocks: header.nblocks,
-            is_pad: header.flags & FLAG_PAD != 0,
-        })
+        checked_header(bytes, pool_tag, at).map(|header| head_of(&header))
     }
 
     /// Checks and reads a whole frame; also gives the chain value after it.
@@ -149,6 +167,7 @@ impl Frame {
     pub fn decode(bytes: &[u8], pool_tag: u64, at: Phys) -> Result<(Self, u64), FormatError> {
         let what = "journal frame";
         let header = checked_header(bytes, pool_tag, at)?;
+        head_of(&header).refuse_unknown_version(at)?;
         let len = header.payload_len as usize;
         let payload = bytes.get(HEADER_LEN..HEADER_LEN + len).ok_or(FormatError::Field {
             what,
@@ -186,6 +205,17 @@ impl Frame {
     }
 }
 
+fn head_of(header: &Header) -> FrameHead {
+    FrameHead {
+        seq: FrameSeq(header.seq),
+        blocks: header.nblocks,
+        is_pad: header.flags & FLAG_PAD != 0,
+        chain: header.chain,
+        epoch: Epoch(header.epoch),
+        version: header.version,
+    }
+}
+
 fn checked_header(bytes: &[u8], pool_tag: u64, at: Phys) -> Result<Header, FormatError> {
     let what = "journal frame";
     let head = bytes.get(..HEADER_LEN).ok_or(FormatError::Field { what, at, field: "length" })?;
@@ -196,8 +226,12 @@ fn checked_header(bytes: &[u8], pool_tag: u64, at: Phys) -> Result<Header, Forma
     if header_crc(head, pool_tag, FrameSeq(header.seq)) != header.header_crc {
         return Err(FormatError::Checksum { what, at });
     }
-    if header.version != VERSION || header.pool_tag != pool_tag {
+    if header.pool_tag != pool_tag {
         return Err(FormatError::Identity { what, at, field: "pool_tag" });
+    }
+    if header.version != VERSION {
+        // What its other fields may be is not known here.
+        return Ok(header);
     }
     let field = |field| Err(FormatError::Field { what, at, field });
     if header.payload_len as usize > MAX_PAYLOAD {

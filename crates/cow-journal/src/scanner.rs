@@ -135,6 +135,15 @@ impl Scanner {
         if seq != expected {
             return Err(EndReason::Seq { found: seq, expected });
         }
+        if let Err(cause) = head.refuse_unknown_version(at) {
+            // Of another history it is the end, as any frame of such a one. If it goes on with this one, it is
+            // none, whatever the reader makes of it.
+            return Err(match () {
+                () if head.chain != self.next.chain => EndReason::Chain { seq },
+                () if head.epoch < self.floor => EndReason::Epoch { seq, epoch: head.epoch },
+                () => cause.into(),
+            });
+        }
         let blocks = u64::from(head.blocks);
         let field = |field| FormatError::Field { what: "journal frame", at, field };
         if blocks > self.ring.to_end(self.next.block) {

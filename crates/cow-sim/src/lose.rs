@@ -41,6 +41,15 @@ pub fn table_blocks(disk: &SimDisk) -> Vec<(u64, u64)> {
     used.map(home).collect()
 }
 
+/// The zones of whose bitmap page the newest checkpoint of the pool on `disk` has one, and the blocks of those.
+pub fn bitmap_blocks(disk: &SimDisk) -> Vec<(u64, u64)> {
+    let Some(sb) = newest_superblock(disk) else { return Vec::new() };
+    let all = (0..4).filter_map(|area| read(disk, &sb, area));
+    let Some(cp) = all.max_by_key(|cp| cp.seq) else { return Vec::new() };
+    let written = (0..).zip(&cp.zones).filter(|(_, zone)| !zone.fresh);
+    written.map(|(zone, desc)| (zone, sb.geometry.bitmap_home(zone, desc.home).0)).collect()
+}
+
 /// Changes the newest checkpoint of the pool on `disk`, checksums included; from then on it is the only
 /// one.
 pub fn edit_checkpoint(disk: &mut SimDisk, edit: impl FnOnce(&mut Checkpoint)) {

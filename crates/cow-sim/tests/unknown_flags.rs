@@ -29,20 +29,25 @@ fn checked(disk: &SimDisk) -> String {
     }
 }
 
+/// Nobody opens it, repairs it or writes to it, and all say why.
+fn assert_unknown(disk: &SimDisk, specimen: &Specimen, says: &str) {
+    for read_only in [false, true] {
+        let (opened, writes) = open(disk, specimen, read_only);
+        let Err(Error::Unsupported(text)) = &opened else { panic!("{says}: {opened:?}") };
+        assert_eq!((text.as_str(), writes), (says, 0), "read only: {read_only}");
+    }
+    let found = checked(disk);
+    assert!(found.contains(says), "{says}: the checker says\n{found}");
+    let plan = cow_check::repair::plan(&mut View(disk), &cow_check::Options::default());
+    let Err(refused) = plan else { panic!("{says}: a repair would {:?}", plan.map(|p| p.actions)) };
+    assert!(refused.to_string().contains(says), "{says}: the repair says {refused}");
+}
+
 fn assert_refused(forge: &Forge<'_>, specimen: &Specimen, flags: &Flags, bit: u32) {
     let disk = forge.flip(flags.block, flags.byte + bit as usize / 8, bit % 8);
     let Flags { name, block, .. } = flags;
     let says = format!("{name} at block {block}: unknown flags {:#x}", 1u64 << bit);
-    for read_only in [false, true] {
-        let (opened, writes) = open(&disk, specimen, read_only);
-        let Err(Error::Unsupported(text)) = &opened else { panic!("{says}: {opened:?}") };
-        assert_eq!((text.as_str(), writes), (says.as_str(), 0), "read only: {read_only}");
-    }
-    let found = checked(&disk);
-    assert!(found.contains(&says), "{says}: the checker says\n{found}");
-    let plan = cow_check::repair::plan(&mut View(&disk), &cow_check::Options::default());
-    let Err(refused) = plan else { panic!("{says}: a repair would {:?}", plan.map(|p| p.actions)) };
-    assert!(refused.to_string().contains(&says), "{says}: the repair says {refused}");
+    assert_unknown(&disk, specimen, &says);
 }
 
 #[test]
@@ -63,4 +68,67 @@ fn unknown_flags_are_refused() {
     }
     println!("{tried:?}");
     assert_eq!(tried.len(), 4, "{tried:?}");
+}
+
+/// A frame that goes on with the journal is not its end, whatever version has written it.
+#[test]
+fn frames_of_another_version_are_refused() {
+    let mut tried = 0;
+    for specimen in &[Specimen::whole().unwrap(), Specimen::scarred().unwrap()] {
+        let forge = Forge::new(specimen).unwrap();
+        for &(block, _) in &forge.frames {
+            let page = specimen.disk.peek(block);
+            let (seq, version) = (u64::from_le_bytes(page[16..24].try_into().unwrap()), 1u16);
+            for bit in 0..16 {
+                let disk = forge.flip(block, 4 + bit / 8, bit as u32 % 8);
+                let found = version ^ 1 << bit;
+                let says = format!(
+                    "journal frame {seq} at block {block}: version {found} is not supported (this program knows 1)"
+                );
+                assert_unknown(&disk, specimen, &says);
+                tried += 1;
+            }
+        }
+    }
+    assert!(tried > 30, "{tried}");
+}
+
+/// The byte of a descriptor that says which home is active has one bit.
+#[test]
+fn unknown_bits_of_descriptors_are_refused() {
+    let specimen = Specimen::whole().unwrap();
+    let forge = Forge::new(&specimen).unwrap();
+    let cp = &forge.cp;
+    let at = forge.layout.cp_start[cow_format::checkpoint::Checkpoint::area(cp.seq)];
+    let before =
+        8 * (cp.chunks.len() + cp.withheld.len()) + 24 * cp.damage.len() + 48 * cp.detached.len();
+    for byte in [before + 8, before + 16 * cp.zones.len() + 4] {
+        for bit in 1..8 {
+            let disk = forge.flip(at + 1, byte, bit);
+            let seq = cp.seq;
+            let bits = 1 << bit;
+            let says = format!(
+                "page descriptor of checkpoint {seq} at block {at}: unknown flags {bits:#x}"
+            );
+            assert_unknown(&disk, &specimen, &says);
+        }
+    }
+}
+
+/// An intact checkpoint that says what cannot be is the newest all the same: no open goes back to the one
+/// before it without a word.
+#[test]
+fn what_cannot_be_is_not_passed_over() {
+    let specimen = Specimen::whole().unwrap();
+    let forge = Forge::new(&specimen).unwrap();
+    let at = forge.layout.cp_start[cow_format::checkpoint::Checkpoint::area(forge.cp.seq)];
+    // The highest byte of the block of the journal tail.
+    let disk = forge.flip(at, 64 + 7, 0);
+    for read_only in [false, true] {
+        let (opened, writes) = open(&disk, &specimen, read_only);
+        let Err(Error::Corrupt(text)) = &opened else { panic!("{opened:?}") };
+        let says = format!("checkpoint {} is the newest, and journal tail cannot be", forge.cp.seq);
+        assert!(text.starts_with(&says) && writes == 0, "{text}");
+    }
+    assert!(checked(&disk).contains("journal tail cannot be"));
 }

@@ -1,8 +1,7 @@
 //! Reading the checkpoint, and the quarantine.
 
-use super::{Journal, read_twice, table};
+use super::{Journal, needs_zone, read_twice, table};
 use crate::error::Error;
-use crate::space::load_zone;
 use crate::task::Cx;
 use cow_alloc::{AllocError, Allocator};
 use cow_format::checkpoint::{Checkpoint, FLAG_NO_FALLBACK};
@@ -26,11 +25,12 @@ pub(super) async fn newest(
     cx: &Cx,
     sb: &Superblock,
 ) -> Result<(Checkpoint, Option<Checkpoint>), Error> {
-    let mut all = Vec::new();
+    let (mut all, mut refused) = (Vec::new(), Vec::new());
     let mut error = Error::Corrupt("no intact checkpoint in any of the four areas".into());
     for area in 0..4 {
         match read_area(cx, sb, area).await {
-            Ok(Some(cp)) => all.push(cp),
+            Ok(Some((cp, None))) => all.push(cp),
+            Ok(Some((cp, Some(field)))) => refused.push((cp.seq, field)),
             Ok(None) => {}
             // Not damaged: it may be the newest, and nobody here can say what it says.
             Err(cause @ Error::Unsupported(_)) => return Err(cause),
@@ -39,7 +39,15 @@ pub(super) async fn newest(
     }
     all.sort_by_key(|cp| std::cmp::Reverse(cp.seq));
     let mut candidates = all.into_iter();
-    let Some(newest) = candidates.next() else { return Err(error) };
+    let newest = candidates.next();
+    // It was written as it is: going back to one before it would lose what it says, and nobody be told.
+    let is_newer = |(seq, _): &&(u64, &str)| newest.as_ref().is_none_or(|cp| *seq > cp.seq);
+    if let Some((seq, field)) = refused.iter().find(is_newer) {
+        return Err(Error::Corrupt(format!(
+            "checkpoint {seq} is the newest, and {field} cannot be; `check --repair` may help"
+        )));
+    }
+    let Some(newest) = newest else { return Err(error) };
     let previous = candidates
         .next()
         .filter(|p| p.seq + 1 == newest.seq && newest.flags & FLAG_NO_FALLBACK == 0);
@@ -49,8 +57,11 @@ pub(super) async fn newest(
     }
 }
 
+/// A checkpoint, and what of it cannot be, if anything.
+type Read = (Checkpoint, Option<&'static str>);
+
 /// The checkpoint in an area; `None` where there is none, or a torn one.
-async fn read_area(cx: &Cx, sb: &Superblock, area: usize) -> Result<Option<Checkpoint>, Error> {
+async fn read_area(cx: &Cx, sb: &Superblock, area: usize) -> Result<Option<Read>, Error> {
     let at = Phys(sb.geometry.cp_start[area]);
     let tag = sb.pool_tag();
     for attempt in 0..2 {
@@ -67,14 +78,10 @@ async fn read_area(cx: &Cx, sb: &Superblock, area: usize) -> Result<Option<Check
             read_twice(cx, at, blocks as usize, attempt > 0, "read of a checkpoint").await?;
         match Checkpoint::decode(&whole, tag, at) {
             Ok(cp) if Checkpoint::area(cp.seq) == area => {
-                return match cp.validate(&sb.geometry) {
-                    Ok(()) => Ok(Some(cp)),
-                    Err(field) => Err(Error::Corrupt(format!(
-                        "checkpoint {} at block {at}: {field} cannot be",
-                        cp.seq
-                    ))),
-                };
+                let wrong = cp.validate(&sb.geometry).err();
+                return Ok(Some((cp, wrong)));
             }
+            Err(cause) if cause.is_unknown() => return Err(cause.into()),
             _ => {}
         }
     }
@@ -152,7 +159,7 @@ pub(super) async fn quarantine(
         let Ok(page) = read_twice(cx, home, 1, false, "read of a bitmap page").await else {
             continue;
         };
-        load_zone(cx, zone).await?;
+        needs_zone(cx, zone).await?;
         // A page that was overwritten since: the one before is no fallback any more.
         let _ = cx.core().pool()?.alloc.quarantine_diff(zone, previous, &page);
     }
@@ -186,7 +193,7 @@ async fn quarantine_run(cx: &Cx, phys: Phys, blocks: u64) -> Result<(), Error> {
     loop {
         let result = cx.core().pool()?.alloc.quarantine_run(phys, blocks);
         match result {
-            Err(AllocError::NeedZone(zone)) => load_zone(cx, zone).await?,
+            Err(AllocError::NeedZone(zone)) => drop(needs_zone(cx, zone).await?),
             // A record that cannot be keeps nothing from being given out.
             _ => return Ok(()),
         }

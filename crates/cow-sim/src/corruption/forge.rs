@@ -60,14 +60,17 @@ type Place = (u64, u64);
 pub struct Forge<'a> {
     pub(super) specimen: &'a Specimen,
     tag: u64,
-    pub(super) layout: Geometry,
-    pub(super) cp: Checkpoint,
+    /// Where everything is.
+    pub layout: Geometry,
+    /// The newest checkpoint.
+    pub cp: Checkpoint,
     /// Blocks that are worth a change: all that the newest checkpoint, and the journal behind it, are
     /// made of, and the superblocks.
     targets: Vec<u64>,
     /// Where the checksum of a block stands.
     referrers: BTreeMap<u64, Vec<(u64, usize)>>,
-    pub(super) frames: Vec<Place>,
+    /// The frames of the journal behind it.
+    pub frames: Vec<Place>,
 }
 
 fn put(page: &mut [u8], at: usize, crc: u32) {
