@@ -55,7 +55,8 @@ mod tests {
     /// Ids that count up, addresses far apart, and numbers with a level in their upper bits.
     #[test]
     fn keys_as_they_come_spread_over_buckets_and_tags() {
-        let all: [fn(u64) -> u64; 4] = [|i| i, |i| i << 15, |i| i << 32, |i| (i % 5) << 56 | i / 5];
+        let all: [fn(u64) -> u64; 4] =
+            [|i| i, |i| i << 15, |i| i << 32, |i| ((i % 5) << 56) | (i / 5)];
         for of in all {
             let hashes: Vec<u64> = (0..4096).map(|i| hash(of(i))).collect();
             let buckets: HashSet<u64> = hashes.iter().map(|hash| hash & 0x1fff).collect();

@@ -88,6 +88,8 @@ mod pieces;
 mod pool;
 mod queue;
 mod reactor;
+#[cfg(test)]
+mod reactor_tests;
 mod roots;
 pub mod runtime;
 mod scrub;

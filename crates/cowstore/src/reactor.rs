@@ -33,7 +33,7 @@ const TICK: Duration = Duration::from_millis(5);
 
 /// After completions of so much weight what follows from them is begun, and told: else all clients
 /// would wait while the device is at work, and the device while they are.
-const PORTION: usize = 8;
+pub(crate) const PORTION: usize = 8;
 
 /// Blocks of a read that take as long to verify as a completion takes otherwise.
 const BLOCKS_OF_WEIGHT: usize = 32;
@@ -403,6 +403,3 @@ fn reply(ops: &mut Operations, id: OpId, result: Result<Reply, Error>) {
         None => tracing::error!(?id, "the engine answered an operation that nobody asked for"),
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,10 +1,19 @@
 //! When the device gets what follows from its completions: a machine that reads for each request,
 //! and a driver whose requests all complete together.
 
-use super::*;
+use crate::bypass::CacheBypass;
+use crate::completion::Completion;
+use crate::error::Error;
+use crate::queue::Queue;
+use crate::reactor::*;
+use cow_engine::{Action, Event, IoId, Op, OpId, Reply};
 use cow_format::{Buf, Phys};
-use cow_io::{CreateOptions, DriverChoice, DriverOptions, Image, Notifier};
+use cow_io::{
+    CreateOptions, Driver, DriverChoice, DriverOptions, Image, IoDone, IoOp, IoRequest, Notifier,
+};
 use parking_lot::Mutex;
+use std::sync::Arc;
+use std::time::Duration;
 
 /// What happened, in its order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
