@@ -386,6 +386,7 @@ pub const INVARIANTS: &[Invariant] = &[
         "a crash inside of a repair leaves the pool as it was or repaired, and the next repair ends it",
         &[
             "cow-sim/src/repairs/tests.rs repairs_survive_crashes_and_failures",
+            "cow-sim/src/repairs/tests.rs seeds_that_found_something",
             "cow-sim/tests/repair/main.rs a_crash_at_every_step",
             "cow-sim/tests/repair/states.rs what_is_built_upon_is_durable",
             "cow-sim/tests/repair/states.rs blocks_that_only_the_journal_names_are_left_alone",
