@@ -1,16 +1,19 @@
 //! cow-benches: what the benches share. `cargo bench -p cow-benches` runs them; criterion reports
 //! times, and nothing here asserts any.
 //!
-//! `benches/codec.rs` has checksums, hashes and frames, `benches/state.rs` the structures in
-//! memory, `benches/engine.rs` and `benches/tree.rs` (many snapshots) the whole engine on a device
-//! in memory ([`ram`]), so that what is timed is the engine's own work; `benches/pool.rs` has pools in
-//! real files.
+//! The steps of the hot path are in `src/steps`, so that what `benches/` times is what
+//! `tests/counts.rs` counts in instructions. `benches/codec.rs` has checksums, hashes and frames,
+//! `benches/state.rs` the structures in memory, `benches/engine.rs` and
+//! `benches/tree.rs` (many snapshots) the whole engine on a device in memory ([`ram`]), so that what is
+//! timed is the engine's own work; `benches/pool.rs` has pools in real files.
 #![forbid(unsafe_code)]
 
 pub mod ram;
+pub mod step;
+pub mod steps;
 
-use criterion::{Bencher, Criterion};
-use std::time::{Duration, Instant};
+use criterion::Criterion;
+use std::time::Duration;
 
 /// Short runs: the figures are for orders of magnitude and for comparing two builds.
 pub fn criterion() -> Criterion {
@@ -18,30 +21,6 @@ pub fn criterion() -> Criterion {
         .sample_size(30)
         .warm_up_time(Duration::from_millis(500))
         .measurement_time(Duration::from_secs(2))
-}
-
-/// Times `op` alone: `fresh` makes a new state for every `batch` calls, which are counted from 0.
-pub fn batched<S, T>(
-    bencher: &mut Bencher<'_>,
-    batch: u64,
-    mut fresh: impl FnMut() -> S,
-    mut op: impl FnMut(&mut S, u64) -> T,
-) {
-    assert!(batch > 0, "an empty batch");
-    bencher.iter_custom(|iterations| {
-        let (mut total, mut done) = (Duration::ZERO, 0);
-        while done < iterations {
-            let mut state = fresh();
-            let count = batch.min(iterations - done);
-            let start = Instant::now();
-            for call in 0..count {
-                std::hint::black_box(op(&mut state, call));
-            }
-            total += start.elapsed();
-            done += count;
-        }
-        total
-    });
 }
 
 /// SplitMix64 (Steele, Lea and Flood, OOPSLA 2014): the same numbers in every run.
@@ -66,6 +45,9 @@ pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
 }
+
+/// The content that most blocks have: see [`ram::Ram::thin`].
+pub const FILLER: u64 = 5;
 
 /// A block that is not zero, and differs with `seed`.
 pub fn block(seed: u64) -> [u8; cow_format::BLOCK_SIZE] {

@@ -1,7 +1,7 @@
 //! `cargo xtask ci`: all that must hold before a merge. Each step runs even if one before it failed.
 
 use crate::metadata::Metadata;
-use crate::{process, testrun, tidy};
+use crate::{counts, process, testrun, tidy};
 use anyhow::{Result, bail};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -11,6 +11,9 @@ pub fn run(args: &[String]) -> Result<()> {
     let cargo = |words: &[&str]| process::run(process::cargo().args(words).current_dir(&root));
     let mut steps = Steps::default();
     steps.step("test", || testrun::run(args));
+    let skip = |arg: &&String| *arg == "--skip-missing-tools";
+    let counts_args: Vec<String> = args.iter().filter(skip).cloned().collect();
+    steps.step("counts", || counts::run(&counts_args));
     steps.step("fmt", || cargo(&["fmt", "--all", "--check"]));
     // Dependencies are checked, not compiled again; build scripts and macros are those of the tests.
     steps.step("clippy", || {

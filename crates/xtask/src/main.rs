@@ -1,4 +1,4 @@
-//! The project's chores: `cargo xtask test`, `ci`, `tidy`, `campaign`, `invariants`, `mutants` and
+//! The project's chores: `cargo xtask test`, `ci`, `counts`, `tidy`, `campaign`, `invariants`, `mutants` and
 //! `fuzz`.
 //!
 //! What a chore needs from the machine it finds or installs by itself, so that a clean checkout on a
@@ -7,6 +7,7 @@
 
 mod campaign;
 mod ci;
+mod counts;
 mod fuzz;
 mod guest;
 mod invariants;
@@ -27,7 +28,8 @@ usage: cargo xtask <command>
   test [--skip-missing-tools] [args]   install the clients that the tests need, build once, run every test;
                                        args go to `cargo test`
        --skip-missing-tools            install nothing; tests whose clients are missing skip themselves
-  ci   [--skip-missing-tools]          test, then format, lints and tidy
+  ci   [--skip-missing-tools]          test, then counts, format, lints and tidy
+  counts [--record]                    instructions of the steps of the hot path, beside benches/counts.json; or writes that
   campaign [--minutes N] [--seed S] [--resume FILE] [--threads T]
                                        crashes, failures and swarm runs in the simulator, for so long
   invariants [--only MUTANT]           plants every fault, runs what should find it, writes docs/invariants.md
@@ -49,6 +51,7 @@ fn main() -> ExitCode {
             "invariants" => invariants::run(rest),
             "mutants" => mutants::run(rest),
             "ci" => ci::run(rest),
+            "counts" => counts::run(rest),
             "fuzz" => fuzz::run(rest),
             "tidy" if rest.is_empty() => tidy::run(),
             "help" | "--help" | "-h" => {

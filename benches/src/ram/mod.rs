@@ -3,10 +3,14 @@
 //! Time is simulated: it goes on by 10 µs with each operation, and by whole ticks when nothing
 //! else can. A refusal ends the bench with a panic: what would be timed is not what was meant.
 
+mod device;
+
+use crate::FILLER;
 use cow_engine::mkfs::mkfs;
 use cow_engine::{Action, Config, Engine, Error, Event, ExportId, IoFailure, Op, OpId, Reply};
 use cow_format::geometry::LayoutOptions;
-use cow_format::{BLOCK_SIZE, Buf, Phys};
+use cow_format::{BLOCK_SIZE, Buf};
+use device::Device;
 use std::collections::VecDeque;
 
 const MIB_BLOCKS: usize = (1 << 20) / BLOCK_SIZE;
@@ -16,28 +20,6 @@ const WALL_NS: u64 = 1_750_000_000_000_000_000;
 /// Ticks without an answer after which the engine counts as stuck.
 const MAX_IDLE_TICKS: usize = 100_000;
 const ENOSPC: i32 = 28;
-
-/// A device, all of whose memory is there before anything is timed: else the kernel's work at the
-/// first touch of each page would be most of the figures.
-struct Device {
-    memory: Buf,
-}
-
-impl Device {
-    fn new(blocks: u64) -> Self {
-        let mut memory = Buf::zeroed(blocks as usize);
-        (0..memory.block_count()).for_each(|i| memory.block_mut(i)[0] = std::hint::black_box(0));
-        Self { memory }
-    }
-
-    fn write(&mut self, at: Phys, bytes: &[u8]) {
-        self.memory[at.byte_offset() as usize..][..bytes.len()].copy_from_slice(bytes);
-    }
-
-    fn read(&self, at: Phys, bytes: &mut [u8]) {
-        bytes.copy_from_slice(&self.memory[at.byte_offset() as usize..][..bytes.len()]);
-    }
-}
 
 /// An open pool.
 pub struct Ram {
@@ -57,15 +39,33 @@ impl Ram {
     /// # Panics
     /// When the engine refuses.
     pub fn new(gib: u64) -> Self {
-        let blocks = gib << 18;
+        Self::on(Device::whole(gib << 18), None)
+    }
+
+    /// Makes a pool of `mib` MiB with a journal of 4 MiB, which is quickly read, and opens it.
+    ///
+    /// # Panics
+    /// When the engine refuses.
+    pub fn small(mib: u64) -> Self {
+        Self::on(Device::whole(mib << 8), Some(1024))
+    }
+
+    /// Makes a pool of `gib` GiB, whose data takes no memory as long as it is [`FILLER`], and opens it.
+    ///
+    /// # Panics
+    /// When the engine refuses.
+    pub fn thin(gib: u64) -> Self {
+        Self::on(Device::thin(gib << 18), None)
+    }
+
+    fn on(mut device: Device, journal_blocks: Option<u64>) -> Self {
         let options = LayoutOptions {
-            blocks,
-            journal_blocks: None,
+            blocks: device.blocks(),
+            journal_blocks,
             limit_blocks: None,
             max_chunks: None,
             preallocated: false,
         };
-        let mut device = Device::new(blocks);
         let made = match mkfs([7; 16], &options, WALL_NS) {
             Ok(made) => made,
             Err(option) => panic!("mkfs refuses {option}"),
@@ -73,10 +73,9 @@ impl Ram {
         for (at, buf) in made.writes.iter().chain(&made.superblocks) {
             device.write(*at, buf);
         }
-        let config = Config { device_blocks: blocks, wall_ns: WALL_NS, ..Config::default() };
         let mut ram = Self {
+            engine: engine(&device, 0),
             device,
-            engine: Engine::new(config),
             actions: Vec::new(),
             todo: VecDeque::new(),
             answers: Vec::new(),
@@ -84,7 +83,7 @@ impl Ram {
             now_ns: 0,
             told_ns: 0,
         };
-        ram.run(Op::Open { read_only: false });
+        ram.open_pool();
         ram
     }
 
@@ -94,10 +93,14 @@ impl Ram {
     /// As [`Ram::finish`].
     pub fn close_pool(&mut self) {
         self.run(Op::Close);
+        self.kill();
+    }
+
+    /// The process dies, and with it all that is in memory. The device has what it was given.
+    pub fn kill(&mut self) {
         self.todo.clear();
-        let device_blocks = self.device.memory.block_count() as u64;
-        let wall_ns = WALL_NS + self.now_ns;
-        self.engine = Engine::new(Config { device_blocks, wall_ns, ..Config::default() });
+        self.answers.clear();
+        self.engine = engine(&self.device, self.now_ns);
     }
 
     /// Opens it.
@@ -183,7 +186,7 @@ impl Ram {
     /// # Panics
     /// As [`Ram::finish`].
     pub fn fill(&mut self, export: ExportId, mib: u64) {
-        let piece = crate::block(3).repeat(MIB_BLOCKS);
+        let piece = crate::block(FILLER).repeat(MIB_BLOCKS);
         for at in 0..mib {
             let data = Buf::from_bytes(&piece);
             let (offset, len) = (at << 20, data.len() as u64);
@@ -225,4 +228,9 @@ impl Ram {
         };
         self.step(Event::IoDone { id, result, buf });
     }
+}
+
+fn engine(device: &Device, now_ns: u64) -> Engine {
+    let wall_ns = WALL_NS + now_ns;
+    Engine::new(Config { device_blocks: device.blocks(), wall_ns, ..Config::default() })
 }
