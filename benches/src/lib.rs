@@ -3,9 +3,9 @@
 //!
 //! The steps of the hot path are in `src/steps`, so that what `benches/` times is what
 //! `tests/counts.rs` counts in instructions. `benches/codec.rs` has checksums, hashes and frames,
-//! `benches/state.rs` the structures in memory, `benches/engine.rs` and
+//! `benches/state.rs` the structures in memory, `benches/engine.rs`, `benches/folds.rs` and
 //! `benches/tree.rs` (many snapshots) the whole engine on a device in memory ([`ram`]), so that what is
-//! timed is the engine's own work; `benches/pool.rs` has pools in real files.
+//! timed is the engine's own work; `benches/pool.rs` and `benches/file.rs` have pools in real files.
 #![forbid(unsafe_code)]
 
 pub mod ram;
