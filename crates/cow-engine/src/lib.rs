@@ -251,7 +251,7 @@ impl Engine {
         let memory = pool.active.bytes() >= layer_bytes;
         let changed = roots || !pool.active.is_empty() || pool.last_record >= pool.cp.tail.seq;
         let old = (changed || owes) && now_ns.saturating_sub(pool.fold_begun_ns) >= FOLD_AFTER_NS;
-        if journal || memory || old || (frees && pool.hoards()) {
+        if journal || memory || old || pool.hoards(frees) {
             pool.fold_begun_ns = now_ns;
             core.fold.wanted = true;
         }
@@ -267,9 +267,15 @@ impl Engine {
     /// what is written, or somebody waits for what it frees.
     pub fn is_pressed(&self) -> bool {
         let core = self.cx.core();
+        // The next fold is due already for the space that it brings back: soon there is none, and
+        // writers would wait for all that is left of this one, and for the next.
+        let hoards =
+            |pool: &self::core::Pool| core.fold.running && pool.hoards(core.fold.frees_much);
         !core.space_queue.is_next(None)
             || core.pool.as_ref().is_some_and(|pool| {
-                pool.journal_use_exceeds(2, 3) || pool.active.bytes() >= core.config.layer_bytes
+                pool.journal_use_exceeds(2, 3)
+                    || pool.active.bytes() >= core.config.layer_bytes
+                    || hoards(pool)
             })
     }
 

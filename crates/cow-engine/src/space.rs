@@ -39,9 +39,14 @@ impl Pool {
     /// replaces something: a pool that waits until nothing is free has only the single blocks to give that
     /// came back last, and a random write costs the device as much as it would in place. What a fold writes
     /// for that must be little.
-    pub(crate) fn hoards(&self) -> bool {
+    ///
+    /// `frees_much`: what was written before replaced much. Where that is not known it is found out when a third
+    /// of what was free is used up, while there is time: what a fold frees is only there after the next one, and
+    /// once nothing is left writers wait for both.
+    pub(crate) fn hoards(&self, frees_much: bool) -> bool {
         let data = self.active.data_blocks();
-        data > self.alloc.free_blocks() / 8
+        let part = if frees_much { 8 } else { 2 };
+        data > self.alloc.free_blocks() / part
             && data / HOARD_PER_BLOCK >= self.active.reserve_blocks() + FOLD_BASE
     }
 }

@@ -5,7 +5,7 @@
 
 mod pool;
 
-use cow_engine::{AckMode, Config, Op, Reply};
+use cow_engine::{AckMode, Config, ExportId, Op, Reply};
 use cow_sim::rng::Rng;
 use cow_sim::{PoolOptions, format, small_config};
 use pool::{BLOCK, MIB, Pool};
@@ -22,8 +22,8 @@ fn counts(pool: &mut Pool) -> (u64, u64, u64) {
     }
 }
 
-#[test]
-fn what_was_replaced_comes_back_early() {
+/// A pool with a volume that nothing was written to.
+fn new_pool() -> (Pool, ExportId) {
     let config = Config { layer_bytes: 64 << 20, ..small_config(AckMode::Writeback) };
     let disk = format(&PoolOptions {
         blocks: POOL_BLOCKS,
@@ -34,6 +34,12 @@ fn what_was_replaced_comes_back_early() {
     let mut pool = Pool::on(disk, config);
     pool.must(Op::Open { read_only: false });
     let export = pool.volume("v", 32 * MIB, &[]);
+    (pool, export)
+}
+
+#[test]
+fn what_was_replaced_comes_back_early() {
+    let (mut pool, export) = new_pool();
     let mut rng = Rng::new(1);
     // Until a fold has seen that data is replaced, there is none for its sake.
     for lba in 0..LIVE_BLOCKS {
@@ -59,5 +65,37 @@ fn what_was_replaced_comes_back_early() {
     println!("{folds} folds wrote {nodes} map nodes; {least} blocks were always free");
     assert!(least > POOL_BLOCKS * 2 / 5, "only {least} blocks were free");
     assert!(nodes <= writes / 16, "{nodes} map nodes for {writes} blocks of data");
+    pool.check();
+}
+
+/// Nobody has seen yet whether what is written replaces something: it is found out while there is room.
+#[test]
+fn a_pool_is_not_full_before_it_is_known_what_was_replaced() {
+    let (mut pool, export) = new_pool();
+    let (mut rng, mut least) = (Rng::new(2), u64::MAX);
+    for i in 0..POOL_BLOCKS {
+        pool.write(export, rng.below(LIVE_BLOCKS), 1).unwrap();
+        if i % 500 == 0 {
+            pool.world.run_until_idle().unwrap();
+            least = least.min(counts(&mut pool).0);
+        }
+    }
+    assert!(least > POOL_BLOCKS * 2 / 5, "only {least} blocks were free");
+    pool.check();
+}
+
+/// A fold that rests for the sake of writers must not rest until they wait for what it frees.
+#[test]
+fn a_fold_that_space_is_wanted_from_is_pressed() {
+    let (mut pool, export) = new_pool();
+    let mut rng = Rng::new(3);
+    // While requests follow one another, a fold that has begun gets nothing done here.
+    while !pool.world.is_pressed() {
+        pool.write(export, rng.below(LIVE_BLOCKS), 1).unwrap();
+        let (free, ..) = counts(&mut pool);
+        assert!(free > POOL_BLOCKS / 4, "{free} blocks are free, and no fold is pressed");
+    }
+    pool.world.run_until_idle().unwrap();
+    assert!(!pool.world.is_pressed());
     pool.check();
 }

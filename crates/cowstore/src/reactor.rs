@@ -235,21 +235,26 @@ impl<'a, M: Machine> Reactor<'a, M> {
             if !done.is_empty() {
                 self.linger.worked();
             }
-            let (mut left, mut portion) = (done.len(), 0);
+            let (mut left, mut portion, mut has_read) = (done.len(), 0, false);
             for completion in done.drain(..) {
                 portion += weight(&completion);
+                has_read |= completion.buf.is_some();
                 self.finish_io(completion);
                 left -= 1;
                 if left > 0 && portion >= PORTION {
-                    portion = 0;
                     self.carry_out();
                     // Who was just told may have asked for more, which the device could be at. That
-                    // the reactor shall end is seen at the next turn.
-                    self.desk.queue.take(&mut taken, &mut arrived);
-                    for submission in taken.drain(..) {
-                        self.begin(submission);
+                    // the reactor shall end is seen at the next turn. Not so after writes: who writes was
+                    // told long ago and would always have more, so that what has landed would wait here,
+                    // and count as under way.
+                    if has_read {
+                        self.desk.queue.take(&mut taken, &mut arrived);
+                        for submission in taken.drain(..) {
+                            self.begin(submission);
+                        }
+                        self.carry_out();
                     }
-                    self.carry_out();
+                    (portion, has_read) = (0, false);
                     self.answer();
                     self.desk.driver.kick();
                 }

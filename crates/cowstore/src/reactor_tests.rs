@@ -7,7 +7,7 @@ use crate::error::Error;
 use crate::queue::Queue;
 use crate::reactor::*;
 use cow_engine::{Action, Event, IoId, Op, OpId, Reply};
-use cow_format::{Buf, Phys};
+use cow_format::{Buf, BufSlice, Phys};
 use cow_io::{
     CreateOptions, Driver, DriverChoice, DriverOptions, Image, IoDone, IoOp, IoRequest, Notifier,
 };
@@ -21,6 +21,8 @@ enum Note {
     Done,
     /// So many requests went to the device.
     Began(usize),
+    /// So many of them are complete.
+    Came(usize),
 }
 
 type Notes = Arc<Mutex<Vec<Note>>>;
@@ -55,6 +57,24 @@ impl Machine for Reader {
     }
 }
 
+/// Writes a block for a request, and answers it at once.
+struct Writer;
+
+impl Machine for Writer {
+    fn step(&mut self, event: Event, actions: &mut Vec<Action>) {
+        let Event::Op { id, op } = event else { return };
+        if !matches!(op, Op::Close) {
+            let bufs = vec![BufSlice::whole(Buf::zeroed(1))];
+            actions.push(Action::Write { id: IoId(id.0), at: Phys(1), bufs, lazy: true });
+        }
+        actions.push(Action::Reply { id, result: Ok(Reply::Done) });
+    }
+
+    fn wants_tick(&self) -> bool {
+        false
+    }
+}
+
 struct Together {
     notes: Notes,
     queued: Vec<IoRequest>,
@@ -80,9 +100,14 @@ impl Driver for Together {
         if self.under_way.is_empty() {
             return self.other.wait(done, timeout);
         }
-        done.extend(self.under_way.drain(..).map(|request| match request.op {
-            IoOp::Read { buf, .. } => IoDone { tag: request.tag, result: Ok(()), buf: Some(buf) },
-            other => panic!("{other:?}"),
+        self.notes.lock().push(Note::Came(self.under_way.len()));
+        done.extend(self.under_way.drain(..).map(|request| {
+            let buf = match request.op {
+                IoOp::Read { buf, .. } => Some(buf),
+                IoOp::Write { .. } => None,
+                other => panic!("{other:?}"),
+            };
+            IoDone { tag: request.tag, result: Ok(()), buf }
         }));
     }
 
@@ -123,14 +148,14 @@ fn ask(queue: &Arc<Queue>, notes: &Notes, left: &Arc<Mutex<usize>>) {
 
 const LANES: usize = 32;
 
-/// Most answers in a row without anything new for the device, while there were more to come.
-fn longest_row(blocks: usize) -> usize {
+/// What happened while lanes asked `machine` for so many things.
+fn notes_of<M: Machine>(asked: usize, machine: impl FnOnce() -> M) -> Vec<Note> {
     let dir = tempfile::tempdir().unwrap();
     let image =
         Image::create(dir.path().join("image"), 1 << 20, &CreateOptions::default()).unwrap();
     let options = DriverOptions::default();
     let other = cow_io::open_driver(image, DriverChoice::Threads, &options).unwrap();
-    let (notes, left) = (Notes::default(), Arc::new(Mutex::new(4 * LANES)));
+    let (notes, left) = (Notes::default(), Arc::new(Mutex::new(asked)));
     let (queued, under_way) = (Vec::new(), Vec::new());
     let driver = Together { notes: notes.clone(), queued, under_way, other };
     let queue = Arc::new(Queue::new(driver.notifier()));
@@ -140,12 +165,19 @@ fn longest_row(blocks: usize) -> usize {
     let path = dir.path().join("image");
     let bypass = CacheBypass::new(&path, true);
     let parts = Parts { queue, driver: Box::new(driver), bypass, registration: None, path };
-    run(parts, move || Reader(blocks));
+    run(parts, machine);
     assert_eq!(*left.lock(), 0);
+    let notes = notes.lock();
+    notes.clone()
+}
+
+/// Most answers in a row without anything new for the device, while there were more to come.
+fn longest_row(blocks: usize) -> usize {
     let (mut longest, mut row, mut answers) = (0, 0, 0);
-    for note in notes.lock().iter() {
+    for note in notes_of(4 * LANES, move || Reader(blocks)) {
         match note {
             Note::Began(_) => row = 0,
+            Note::Came(_) => {}
             Note::Done => {
                 row += 1;
                 answers += 1;
@@ -162,4 +194,15 @@ fn longest_row(blocks: usize) -> usize {
 fn the_device_gets_more_to_do_before_all_that_it_did_is_told() {
     assert_eq!(longest_row(1), PORTION);
     assert_eq!(longest_row(256), 1, "what is long to verify is a portion by itself");
+}
+
+/// Who is answered before the device has done anything asks for the next thing at once.
+#[test]
+fn what_has_landed_is_seen_before_more_is_written() {
+    let came = notes_of(1000 * LANES, || Writer).into_iter().filter_map(|note| match note {
+        Note::Came(writes) => Some(writes),
+        _ => None,
+    });
+    let most = came.max().unwrap();
+    assert!(most <= 2 * LANES, "{most} writes of {LANES} lanes had landed, and nobody had seen it");
 }
