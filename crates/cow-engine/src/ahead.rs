@@ -4,16 +4,14 @@
 //! not what was written, that node is read once more by itself.
 
 use crate::lookup::{cached, keep, load};
-use crate::task::{Cx, join_all};
+use crate::task::Cx;
 use cow_format::FamilyId;
 use cow_format::mapnode::{MapNode, Slot};
 use std::sync::Arc;
 
-/// Most blocks of one read: 128 KiB.
-const MAX_RUN: u64 = 32;
-/// Reads in flight at once. What others wait for is behind them in the device, and behind their
-/// nodes when they are there.
-const MAX_READS: usize = 4;
+/// Most blocks of one read: 64 KiB. One is in flight at a time: what others wait for is behind it in the
+/// device, and behind its submission and its nodes on the thread.
+const MAX_RUN: u64 = 16;
 /// So many blocks that nobody wants are read along with others, rather than begin another read.
 const MAX_GAP: u64 = 4;
 
@@ -27,10 +25,9 @@ pub(crate) async fn load_near(
     let mut nodes: Vec<_> = wanted.iter().map(|(_, slot)| cached(cx, *slot)).collect();
     let mut missing: Vec<usize> = (0..nodes.len()).filter(|&at| nodes[at].is_none()).collect();
     missing.sort_unstable_by_key(|&at| wanted[at].1.phys);
-    let runs = runs(wanted, &missing);
-    for runs in runs.chunks(MAX_READS) {
-        let read = join_all(runs.iter().map(|run| read_run(cx, family, level, wanted, run))).await;
-        for (&at, node) in runs.iter().copied().flatten().zip(read.into_iter().flatten()) {
+    for run in runs(wanted, &missing) {
+        let read = read_run(cx, family, level, wanted, run).await;
+        for (&at, node) in run.iter().zip(read) {
             nodes[at] = node;
         }
     }
@@ -105,6 +102,6 @@ mod tests {
         assert_eq!(of(&[10, 15, 21, 22]), [2, 2], "a gap of 4, then one of 5");
         assert_eq!(of(&[5, 5, 6]), [3]);
         let long: Vec<u64> = (100..170).collect();
-        assert_eq!(of(&long), [32, 32, 6]);
+        assert_eq!(of(&long), [16, 16, 16, 16, 6]);
     }
 }

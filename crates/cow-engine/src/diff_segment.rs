@@ -3,7 +3,8 @@
 
 use crate::core::Pool;
 use crate::error::Error;
-use crate::lookup::{Mapping, root_slot};
+use crate::lookup::root_slot;
+use crate::mapping::Mapping;
 use cow_extent::NodeLayer;
 use cow_format::entry::Root;
 use cow_format::mapnode::{FANOUT, FANOUT_BITS, Slot};

@@ -51,17 +51,18 @@ impl Core {
             return Err(Error::ReadOnly(format!("export {}", opened.name)));
         }
         let (volume, snapshot) = (opened.volume, opened.snapshot);
-        let (name, rollback_gen) = (opened.name.clone(), opened.rollback_gen);
+        let rollback_gen = opened.rollback_gen;
         let pool = if write { self.writable()? } else { self.pool()? };
-        let node = match snapshot {
-            Some(node) => node,
-            None => pool.head(volume).ok_or_else(|| Error::Stale(name.clone()))?,
-        };
-        let entry = &pool.tree.node(node).ok_or_else(|| Error::Stale(name.clone()))?.entry;
-        if snapshot.is_none() && entry.rollback_gen != rollback_gen {
-            return Err(Error::Stale(name));
+        let entry = snapshot.or_else(|| pool.head(volume)).and_then(|id| pool.tree.node(id));
+        match entry.map(|node| &node.entry) {
+            Some(entry) if snapshot.is_some() || entry.rollback_gen == rollback_gen => {
+                Ok(Target { node: entry.id, volume, size_bytes: entry.size_bytes })
+            }
+            _ => {
+                let name = self.exports.get(&export).map(|opened| opened.name.clone());
+                Err(Error::Stale(name.unwrap_or_default()))
+            }
         }
-        Ok(Target { node, volume, size_bytes: entry.size_bytes })
     }
 
     /// Lets `export` go on as if there had been no rollback: a fault to plant.

@@ -34,6 +34,7 @@ mod loading;
 mod locks;
 mod lookup;
 mod make_room;
+mod mapping;
 mod mend;
 pub mod mkfs;
 mod opened;
@@ -46,6 +47,7 @@ mod punch_state;
 mod query;
 mod range_locks;
 mod read;
+mod read_now;
 mod recover;
 mod reserve;
 mod room_state;
@@ -82,7 +84,7 @@ use cow_format::BufPool;
 use std::cell::RefCell;
 use std::rc::Rc;
 use task::{Cx, Tasks};
-use wait::Waiter;
+use wait::Followup;
 
 /// How an engine is set up.
 #[derive(Clone, Debug)]
@@ -129,7 +131,7 @@ impl Default for Config {
             layer_bytes: 32 << 20,
             cache_bytes: 64 << 20,
             page_bytes: 16 << 20,
-            slice: 4,
+            slice: 1,
             walk_leaves: 8192,
             cell_blocks: cow_alloc::CELL_BLOCKS,
             read_ahead: 256,
@@ -161,7 +163,10 @@ impl Engine {
     pub fn step(&mut self, event: Event, actions: &mut Vec<Action>) {
         match event {
             Event::Op { id, op } => {
-                let left = write_now::write_now(&mut self.cx.core(), id, op);
+                let mut core = self.cx.core();
+                let left = write_now::write_now(&mut core, id, op);
+                let left = left.and_then(|op| read_now::read_now(&mut core, id, op));
+                drop(core);
                 if let Some(op) = left {
                     let cx = self.cx.clone();
                     self.cx.spawn(ops::run(cx, Request { id, op }));
@@ -169,13 +174,15 @@ impl Engine {
             }
             Event::IoDone { id, result, buf } => {
                 let mut core = self.cx.core();
-                match core.io.complete(id, result, buf) {
-                    Some(Waiter::Task(task)) => core.ready.push(task),
-                    Some(Waiter::Data(at)) => {
-                        drop(core);
-                        mend::landed(&self.cx, at, result);
-                    }
-                    None => {}
+                let followup = core.io.complete(id, result, buf);
+                if let Some(Followup::Wake(task)) = followup {
+                    core.ready.push(task);
+                }
+                drop(core);
+                match followup {
+                    Some(Followup::Landed(at, result)) => mend::landed(&self.cx, at, result),
+                    Some(Followup::Read(read, buf)) => read_now::ended(&self.cx, read, buf),
+                    Some(Followup::Wake(_)) | None => {}
                 }
             }
             Event::Resume => self.cx.core().notify(|core| &mut core.paused),

@@ -3,36 +3,13 @@
 
 use crate::core::Pool;
 use crate::error::Error;
+use crate::mapping::{Mapping, Mappings};
 use crate::task::Cx;
 use cow_extent::Probe;
 use cow_format::entry::Root;
 use cow_format::mapnode::{FANOUT_BITS, MapNode, NodePlace, Slot, span_blocks};
 use cow_format::{FamilyId, FormatError, Lba, NodeId, mutant};
-use std::ops::Deref;
 use std::sync::Arc;
-
-/// Where a block is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Mapping {
-    /// Reads as zeros.
-    Hole,
-    /// Reads as an error.
-    Lost,
-    /// There, with that checksum.
-    At(cow_format::Phys, u32),
-}
-
-impl From<Slot> for Mapping {
-    fn from(slot: Slot) -> Self {
-        if slot.is_mapped() {
-            Self::At(slot.phys, slot.crc)
-        } else if slot.is_lost() {
-            Self::Lost
-        } else {
-            Self::Hole
-        }
-    }
-}
 
 /// The pointer that stands for a root.
 pub(crate) fn root_slot(root: &Root) -> Slot {
@@ -85,23 +62,6 @@ impl Pool {
     }
 }
 
-/// Where some blocks are, in their order. Most requests are for one.
-pub(crate) enum Mappings {
-    One([Mapping; 1]),
-    Many(Vec<Mapping>),
-}
-
-impl Deref for Mappings {
-    type Target = [Mapping];
-
-    fn deref(&self) -> &[Mapping] {
-        match self {
-            Self::One(one) => one,
-            Self::Many(many) => many,
-        }
-    }
-}
-
 /// Where `blocks` blocks from `first` on are for `node`, at this moment. The caller holds a pin.
 pub(crate) async fn resolve(
     cx: &Cx,
@@ -137,7 +97,12 @@ pub(crate) async fn resolve(
 
 impl Pool {
     /// What [`resolve`] finds, if all that it takes is in memory.
-    fn resolve_cached(&mut self, node: NodeId, first: Lba, blocks: usize) -> Option<Mappings> {
+    pub(crate) fn resolve_cached(
+        &mut self,
+        node: NodeId,
+        first: Lba,
+        blocks: usize,
+    ) -> Option<Mappings> {
         let (chain, root, _) = self.layer_chain(node);
         if blocks == 1 {
             let mapping = match self.probe(&chain, first) {

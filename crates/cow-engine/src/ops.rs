@@ -1,7 +1,7 @@
 //! From an operation to its answer.
 
-use crate::api::{Action, Op, Reply};
-use crate::core::{OpResult, Request};
+use crate::api::{Action, Op, OpId, Reply};
+use crate::core::{Core, OpResult, Request};
 use crate::error::Error;
 use crate::fold::fold_now;
 use crate::task::Cx;
@@ -15,9 +15,15 @@ pub(crate) async fn run(cx: Cx, request: Request) {
     let id = request.id;
     cx.core().ops_in_progress += 1;
     let result = dispatch(&cx, request.op).await;
-    let mut core = cx.core();
-    core.ops_in_progress -= 1;
-    core.io.out.push(Action::Reply { id, result });
+    cx.core().finish(id, result);
+}
+
+impl Core {
+    /// Answers an operation that was in progress.
+    pub(crate) fn finish(&mut self, id: OpId, result: OpResult) {
+        self.ops_in_progress -= 1;
+        self.io.out.push(Action::Reply { id, result });
+    }
 }
 
 async fn dispatch(cx: &Cx, op: Op) -> OpResult {

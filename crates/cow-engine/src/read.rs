@@ -1,11 +1,12 @@
 //! Reading: resolve each block through the layers and the map, read runs, verify every block.
 
 use crate::api::{ExportId, Reply};
-use crate::core::OpResult;
+use crate::core::{Core, OpResult};
 use crate::error::Error;
 use crate::export::{Target, check_range};
 use crate::info::Extent;
-use crate::lookup::{Mapping, resolve};
+use crate::lookup::resolve;
+use crate::mapping::Mapping;
 use crate::task::{Cx, join_all};
 use cow_format::{BLOCK_SIZE, Buf, Lba, NodeId, Phys, checksum, mutant};
 
@@ -24,6 +25,11 @@ pub(crate) struct Pin {
 impl Pin {
     pub(crate) fn new(cx: &Cx) -> Self {
         let epoch = cx.core().pin();
+        Self { cx: cx.clone(), epoch }
+    }
+
+    /// Takes one over that was made without.
+    pub(crate) fn of(cx: &Cx, epoch: u64) -> Self {
         Self { cx: cx.clone(), epoch }
     }
 }
@@ -69,37 +75,40 @@ pub(crate) async fn read_mapped(
     first: Lba,
     mappings: &[Mapping],
 ) -> Result<Buf, Error> {
-    match one_run(cx, mappings) {
-        Some(at) => read_run(cx, node, first, at, mappings).await,
+    let run = one_run(&cx.core(), mappings);
+    match run {
+        Some(at) => {
+            let buf = cx.read(at, mappings.len(), false).await.ok();
+            verify_run(cx, node, first, mappings, buf).await
+        }
         None => read_runs(cx, node, first, mappings).await,
     }
 }
 
 /// Where the blocks lie, if they follow one another and are to be had from the device.
-fn one_run(cx: &Cx, mappings: &[Mapping]) -> Option<Phys> {
+pub(crate) fn one_run(core: &Core, mappings: &[Mapping]) -> Option<Phys> {
     let &Mapping::At(at, _) = mappings.first()? else { return None };
     let follows = |(i, mapping): (u64, &Mapping)| matches!(*mapping, Mapping::At(phys, _) if phys.0 == at.0 + i);
     if !(0..).zip(mappings).all(follows) {
         return None;
     }
-    let core = cx.core();
     let inflight = &core.pool.as_ref()?.inflight;
     let flies = |phys: Phys| inflight.block(phys).is_some() && !mutant::is("readbehind");
     let is_flying = !inflight.is_empty() && (0..mappings.len() as u64).any(|i| flies(at.offset(i)));
     (!is_flying).then_some(at)
 }
 
-/// The blocks of one run: what is read is the answer, nothing of it is copied.
-async fn read_run(
+/// The blocks of one run, of which `buf` was read: that is the answer, nothing of it is copied.
+pub(crate) async fn verify_run(
     cx: &Cx,
     node: NodeId,
     first: Lba,
-    at: Phys,
     mappings: &[Mapping],
+    buf: Option<Buf>,
 ) -> Result<Buf, Error> {
-    let (mut out, is_read) = match cx.read(at, mappings.len(), false).await {
-        Ok(buf) => (buf, true),
-        Err(_) => (cx.core().config.buffers.scratch(mappings.len()), false),
+    let (mut out, is_read) = match buf {
+        Some(buf) => (buf, true),
+        None => (cx.core().config.buffers.scratch(mappings.len()), false),
     };
     for (i, mapping) in mappings.iter().enumerate() {
         let Mapping::At(phys, crc) = *mapping else { continue };
@@ -111,7 +120,7 @@ async fn read_run(
     Ok(out)
 }
 
-fn is_good(block: &[u8], crc: u32) -> bool {
+pub(crate) fn is_good(block: &[u8], crc: u32) -> bool {
     checksum::data(block) == crc || mutant::is("anydata")
 }
 

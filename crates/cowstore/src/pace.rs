@@ -9,7 +9,7 @@
 use std::time::Instant;
 
 /// Background work rests so many times as long as it has worked.
-const REST: u32 = 3;
+const REST: u32 = 6;
 
 #[derive(Default)]
 pub(crate) struct Pace {
@@ -46,7 +46,7 @@ mod tests {
     const PIECE: Duration = Duration::from_micros(50);
 
     #[test]
-    fn work_rests_three_times_as_long_as_it_took_if_somebody_was_heard() {
+    fn work_rests_six_times_as_long_as_it_took_if_somebody_was_heard() {
         let start = Instant::now();
         let mut pace = Pace::default();
         assert!(!pace.rests(start));
@@ -54,8 +54,8 @@ mod tests {
         let ended = start + PIECE;
         pace.worked(start, ended);
         assert!(pace.rests(ended));
-        assert!(pace.rests(ended + PIECE * 3 - Duration::from_nanos(1)));
-        assert!(!pace.rests(ended + PIECE * 3));
+        assert!(pace.rests(ended + PIECE * 6 - Duration::from_nanos(1)));
+        assert!(!pace.rests(ended + PIECE * 6));
     }
 
     #[test]
@@ -65,7 +65,7 @@ mod tests {
         pace.hear();
         pace.worked(start, start + PIECE);
         // One rest, for those who were heard before; then nobody comes.
-        let again = start + PIECE * 4;
+        let again = start + PIECE * 7;
         pace.worked(again, again + PIECE);
         assert!(!pace.rests(again + PIECE));
         // Whoever comes meanwhile is heard before the next piece in any case.

@@ -8,7 +8,7 @@ use super::scan::{Look, Next, next, slots};
 use super::store::{Overflow, Store};
 use super::view::View;
 use crate::error::Error;
-use crate::lookup::Mapping;
+use crate::mapping::Mapping;
 use crate::read::{Pin, read_mapped};
 use crate::seal_state::{PageSet, PagesOf};
 use crate::task::Cx;

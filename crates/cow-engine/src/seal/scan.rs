@@ -4,7 +4,8 @@
 use super::view::View;
 use crate::ahead::load_near;
 use crate::error::Error;
-use crate::lookup::{Found, Mapping, empty_run, leaf_of, load, resolve, root_slot};
+use crate::lookup::{Found, empty_run, leaf_of, load, resolve, root_slot};
+use crate::mapping::Mapping;
 use crate::task::Cx;
 use cow_format::entry::Root;
 use cow_format::mapnode::{FANOUT, FANOUT_BITS, Slot};
