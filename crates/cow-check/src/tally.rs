@@ -5,7 +5,7 @@ use crate::report::Structure;
 use crate::tree::{gen_of, is_walking, name_of};
 use crate::unread::Counted;
 use cow_format::entry::Count;
-use cow_format::{Gen, NodeId};
+use cow_format::{Gen, NodeId, mutant};
 use cow_snaptree::{Row, Tree};
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -97,7 +97,7 @@ impl Sums {
             self.lossy.insert(id);
         }
         let is_relative = !is_walking(tree, parent);
-        let pair = (!is_relative && !tally.inexact)
+        let pair = (!is_relative && !tally.inexact && !mutant::is("pairapart"))
             .then(|| self.settle_pair(cx, tree, id, tally, stored_row))
             .flatten();
         if let Some(unread) = cx.unread.as_mut().filter(|_| !tally.inexact) {

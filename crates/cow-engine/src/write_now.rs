@@ -38,7 +38,8 @@ impl Core {
     /// Whether there is nothing that a write may have to wait for, whatever it writes.
     fn is_plain(&self) -> bool {
         let open = self.serving && !self.closing && self.config.ack == AckMode::Writeback;
-        open && self.locks.exclusive == 0 && !ELSEWHERE.iter().any(|name| mutant::is(name))
+        let nobody = self.locks.exclusive == 0 || mutant::is("nowblind");
+        open && nobody && !ELSEWHERE.iter().any(|name| mutant::is(name))
     }
 
     fn try_write(
@@ -95,6 +96,9 @@ impl Core {
     /// Whether there is room for a write, and it has neither to stand in a queue for that nor to land
     /// before it is sequenced.
     fn admits_now(&mut self, target: &Target, lba: Lba, blocks: u64) -> bool {
+        if mutant::is("nowroom") {
+            return true;
+        }
         let Some(pool) = &self.pool else { return false };
         if pool.inflight.stalled > 0 || pool.inflight.bytes() >= self.config.dirty_bytes {
             return false;
@@ -122,7 +126,7 @@ impl Core {
                 return None;
             };
             places.push((phys, u64::from(got)));
-            if !self.has_homes(phys) {
+            if !self.has_homes(phys) && !mutant::is("nowhomeless") {
                 self.give_places_back(&places);
                 return None;
             }

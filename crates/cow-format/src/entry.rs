@@ -4,7 +4,7 @@
 
 use crate::blob::BlobRef;
 use crate::wire::{Malformed, Reader, Writer};
-use crate::{FamilyId, FormatError, Gen, Name, NodeId, Phys, VolumeId};
+use crate::{FamilyId, FormatError, Gen, Name, NodeId, Phys, VolumeId, mutant};
 
 /// Bytes of an entry, and of an overflow entry.
 pub const ENTRY_LEN: usize = 256;
@@ -248,7 +248,11 @@ impl NodeEntry {
         let is_node = id != 0;
         if is_node {
             let (flags, known) = (bytes[FLAGS_AT].into(), KNOWN_FLAGS.into());
-            FormatError::refuse_flags("entry of node", id, at, flags, known)?;
+            let refused = FormatError::refuse_flags("entry of node", id, at, flags, known);
+            if refused.is_err() && mutant::is("entryflags") {
+                return Err(field("flags"));
+            }
+            refused?;
         }
         let has_overflow = is_node && bytes[FLAGS_AT] & FLAG_OVERFLOW != 0;
         let owner = if has_overflow { &bytes[..8] } else { &[0; 8] };

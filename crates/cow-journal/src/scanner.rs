@@ -141,6 +141,7 @@ impl Scanner {
             return Err(match () {
                 () if head.chain != self.next.chain => EndReason::Chain { seq },
                 () if head.epoch < self.floor => EndReason::Epoch { seq, epoch: head.epoch },
+                () if mutant::is("frameversion") => EndReason::Chain { seq },
                 () => cause.into(),
             });
         }

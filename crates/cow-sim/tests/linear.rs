@@ -85,6 +85,7 @@ const MUTANTS: &[(&str, &str)] = &[
     ("foldblind", "a read beside a fold takes its view from before it"),
     ("latefence", "a write that waited is not fenced by the rollback that came meanwhile"),
     ("noturn", "a write of part of a block does not wait for another one of that block"),
+    ("nowblind", "a write is accepted at once while one of part of its block is under way"),
 ];
 
 #[test]

@@ -6,9 +6,10 @@ mod pool;
 
 use cow_engine::{AckMode, Config, Error, ExportId, Op, PoolInfo, Reply, SpaceKind};
 use cow_format::Buf;
+use cow_format::geometry::{AG_BLOCKS, HOMES_BLOCKS, ZONE_BLOCKS};
 use cow_sim::checked::check_disk;
 use cow_sim::disk::{Crash, Faults};
-use cow_sim::small_config;
+use cow_sim::{PoolOptions, format, small_config};
 use pool::{BLOCK, Pool};
 
 const SECOND: u64 = 1_000_000_000;
@@ -216,4 +217,36 @@ fn a_file_system_that_runs_full_costs_nothing_that_was_acknowledged() {
         let read = pool.must(Op::Read { export, offset: block * BLOCK, len: BLOCK });
         assert!(matches!(read, Reply::Data { buf, .. } if content_is(&buf, 0, block)), "{block}");
     }
+}
+
+/// A write to a group whose bitmap pages have no room below yet is not accepted at once: the fold that writes them would
+/// find none.
+#[test]
+fn a_write_waits_for_the_bitmap_of_its_group() {
+    // Of the first group the journal leaves the front alone, where map nodes go.
+    let options = PoolOptions {
+        blocks: AG_BLOCKS + 4 * ZONE_BLOCKS,
+        limit_blocks: AG_BLOCKS + 4 * ZONE_BLOCKS,
+        journal_blocks: AG_BLOCKS - 16_385,
+        ..PoolOptions::default()
+    };
+    let mut pool = Pool::on(format(&options), Config { sparse: true, ..config() });
+    pool.must(Op::Open { read_only: false });
+    let export = pool.volume("v", 1 << 30, &[]);
+    pool.world.run_until_idle().unwrap();
+    let homes = AG_BLOCKS..AG_BLOCKS + HOMES_BLOCKS;
+    pool.world.disk_mut().set_faults(Faults { full: homes.clone(), ..Faults::default() }, 1);
+    for blocks in [1, 16] {
+        let refused = pool.ask(write(export, 0, blocks));
+        assert!(matches!(refused, Err(Error::NoSpace(SpaceKind::Below))), "{refused:?}");
+    }
+    pool.must(Op::Checkpoint);
+    assert_eq!(info(&mut pool).stalled, None);
+    pool.world.disk_mut().set_faults(Faults::default(), 1);
+    pool.must(write(export, 0, 1));
+    pool.must(Op::Checkpoint);
+    pool.world.run_until_idle().unwrap();
+    let there = pool.world.disk().occupied().into_iter();
+    assert!(there.max().is_some_and(|block| block >= homes.end), "the write went elsewhere");
+    check_disk(pool.world.disk()).unwrap();
 }

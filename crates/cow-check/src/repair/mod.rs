@@ -144,7 +144,7 @@ pub fn plan(blocks: &mut dyn Blocks, options: &Options<'_>) -> Result<Plan, Repa
     let mut body = overlay.into_pages();
     let mut copies: BTreeMap<u64, Page> =
         copies.iter().filter_map(|block| body.remove_entry(block)).collect();
-    if let (Some((at, _)), true) = (&checkpoint, replaces_lost) {
+    if let (Some((at, _)), true) = (&checkpoint, replaces_lost && !mutant::is("tornwhole")) {
         // Nothing has kept what the lost one refers to: a crash in the midst of the new one must not make it whole.
         // Zeros might, as they are what most of it is.
         copies.insert(at.0, Box::new([0xff; BLOCK_SIZE]));

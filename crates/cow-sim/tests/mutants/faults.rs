@@ -6,6 +6,7 @@ use crate::table::Killer::{self, Histories, Planted, Test, Unit, Workload};
 use crate::table::{Mutant, mutant};
 
 const PLANTED: &str = "planted_faults_are_found";
+const FOUND: &str = "repairs::tests::seeds_that_found_something";
 const SCRUB_STEP: &str = "a_step_begins_where_the_last_one_ended";
 
 pub const MUTANTS: &[Mutant] = &[
@@ -298,6 +299,26 @@ pub const MUTANTS: &[Mutant] = &[
         "the first write after a snapshot reads what it replaces",
         Test("op_counts", "an_overwrite_after_a_snapshot_copies_nothing"),
     ),
+    mutant(
+        "nowblind",
+        "a write is accepted at once while one of part of its block is under way",
+        Planted("linear", PLANTED),
+    ),
+    mutant(
+        "nowroom",
+        "a write is accepted at once whether or not there is room for it and for its fold",
+        Planted("known_bugs", PLANTED),
+    ),
+    mutant(
+        "nowhomeless",
+        "a write is accepted at once where the file system below has no room for the bitmap of its group",
+        Test("writeback", "a_write_waits_for_the_bitmap_of_its_group"),
+    ),
+    mutant(
+        "holestale",
+        "of a hole among data a read gives what its buffer held before",
+        Test("reads", "a_run_is_one_device_read_and_holes_between_runs_are_zeros"),
+    ),
     // Data that moves.
     mutant("foldrush", "a fold merges data that may still move", Histories(How::Moving, 0)),
     mutant("moveblind", "a Move takes the place of a newer write", Histories(How::Moving, 0)),
@@ -334,6 +355,11 @@ pub const MUTANTS: &[Mutant] = &[
         Planted("exploration", "data_that_is_given_out_unverified_is_found"),
     ),
     mutant(
+        "runblind",
+        "a read of one run gives out what does not match its checksum",
+        Test("reads", "a_damaged_block_in_the_middle_is_an_error_and_its_neighbours_are_read"),
+    ),
+    mutant(
         "nodeblind",
         "the checksum of a map node is not compared",
         Unit("cow-format", "tests::map_node_round_trip_and_every_bit"),
@@ -367,6 +393,22 @@ pub const MUTANTS: &[Mutant] = &[
         "tableblind",
         "the checksum of a node table page is not compared",
         Test("node_table", "a_page_that_is_not_what_was_written_is_named"),
+    ),
+    mutant(
+        "pageempty",
+        "a writer takes a bitmap page that is damaged for one of a zone where nothing is",
+        Test("repair", "states::a_bad_bitmap_page_keeps_nobody_from_reading"),
+    ),
+    // What another version has written.
+    mutant(
+        "frameversion",
+        "a frame of another version is taken for the end of the journal",
+        Test("unknown_flags", "frames_of_another_version_are_refused"),
+    ),
+    mutant(
+        "entryflags",
+        "an entry of a node with flags that nobody knows is taken for a damaged one",
+        Test("unknown_flags", "unknown_flags_are_refused"),
     ),
     // Scrubs, comparisons and roots.
     mutant(
@@ -497,5 +539,20 @@ pub const MUTANTS: &[Mutant] = &[
         "namedtaken",
         "a repair writes where only the journal says that data is",
         Test("repair", "states::blocks_that_only_the_journal_names_are_left_alone"),
+    ),
+    mutant(
+        "pairapart",
+        "a repair counts a node that is being reclaimed and its only child each by itself",
+        Unit("cow-sim", FOUND),
+    ),
+    mutant(
+        "pastlost",
+        "a repair calls lost what lies past the end of a volume",
+        Unit("cow-sim", FOUND),
+    ),
+    mutant(
+        "tornwhole",
+        "a repair writes its checkpoint over a damaged one, which a torn write makes whole",
+        Unit("cow-sim", FOUND),
     ),
 ];
