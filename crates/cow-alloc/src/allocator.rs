@@ -200,11 +200,6 @@ impl Allocator {
         self.quarantine.blocks() + self.leaving.blocks()
     }
 
-    /// Size of the pool in blocks.
-    pub fn pool_blocks(&self) -> u64 {
-        self.pool_blocks
-    }
-
     /// Number of zones.
     pub fn zone_count(&self) -> u64 {
         self.descs.len() as u64

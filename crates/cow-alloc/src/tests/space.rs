@@ -199,3 +199,64 @@ fn a_chunk_needs_a_run_in_one_zone() {
     alloc.give_back(chunks[3], 512);
     assert_eq!(alloc.alloc_chunk(512), Ok(chunks[3]));
 }
+
+#[test]
+fn withheld_blocks_of_a_range_are_those_inside_of_it() {
+    let geometry = layout(2 * ZONE_BLOCKS, 2 * ZONE_BLOCKS);
+    let mut alloc = fresh(&geometry, 2 * ZONE_BLOCKS);
+    let bad = [30_000, 30_001, 30_009, ZONE_BLOCKS + 7].map(Phys);
+    bad.iter().for_each(|phys| alloc.withhold(*phys).unwrap());
+    let among = |from, blocks| alloc.withheld_in(Phys(from), blocks).collect::<Vec<_>>();
+    assert_eq!(among(30_000, 9), bad[..2]);
+    assert_eq!(among(30_001, 9), bad[1..3]);
+    assert_eq!(among(30_001, ZONE_BLOCKS), bad[1..]);
+    assert_eq!((among(30_002, 7), among(30_000, 0)), (vec![], vec![]));
+}
+
+/// What was allocated since is not in it, and what is freed stays in it up to the commit.
+#[test]
+fn the_image_has_what_the_newest_checkpoint_holds() {
+    let geometry = layout(2 * ZONE_BLOCKS, 2 * ZONE_BLOCKS);
+    let mut alloc = fresh(&geometry, 2 * ZONE_BLOCKS);
+    let (at, blocks) = alloc.alloc(Stream::Random, 4).unwrap();
+    assert!(blocks == 4 && zone_of(at) == 0, "{blocks} at {at}");
+    let inside = |alloc: &Allocator| [0, 1, 2, 3].map(|i| alloc.is_in_image(at.offset(i)));
+    assert_eq!(inside(&alloc), [false; 4]);
+    alloc.stage(0, &[at, at.offset(2)], &[]).unwrap();
+    assert_eq!(inside(&alloc), [false; 4]);
+    alloc.commit(2);
+    assert_eq!(inside(&alloc), [true, false, true, false]);
+    alloc.stage(0, &[], &[at]).unwrap();
+    assert_eq!(inside(&alloc), [true, false, true, false]);
+    alloc.commit(3);
+    assert_eq!(inside(&alloc), [false, false, true, false]);
+    // Neither of what is not resident, nor past the end.
+    assert!(!alloc.is_in_image(Phys(ZONE_BLOCKS + 1)) && !alloc.is_in_image(Phys(u64::MAX)));
+}
+
+/// A stream that has come down to single blocks takes the long run first that a release has brought back.
+#[test]
+fn a_release_has_streams_look_for_long_runs_again() {
+    let geometry = layout(ZONE_BLOCKS, ZONE_BLOCKS);
+    let mut alloc = fresh(&geometry, ZONE_BLOCKS);
+    let mut taken = Vec::new();
+    while let Ok((phys, blocks)) = alloc.alloc(Stream::Random, 4096) {
+        taken.extend((0..u64::from(blocks)).map(|i| phys.offset(i)));
+    }
+    // Every second block of some is free: they go one by one.
+    let singles: Vec<Phys> = taken.iter().copied().filter(|at| at.0 % 2 == 0).take(20).collect();
+    singles.iter().for_each(|at| alloc.give_back(*at, 1));
+    for _ in 0..10 {
+        assert_eq!(alloc.alloc(Stream::Random, 4096).unwrap().1, 1);
+    }
+    let (run, rest): (Vec<Phys>, Vec<Phys>) =
+        taken.into_iter().filter(|at| !singles.contains(at)).partition(|at| at.0 >= 32_000);
+    assert!(run.len() > 256);
+    let adds: Vec<Phys> = rest.iter().chain(&run).copied().collect();
+    alloc.stage(0, &adds, &[]).unwrap();
+    alloc.commit(2);
+    alloc.stage(0, &[], &run[..300]).unwrap();
+    alloc.commit(3);
+    assert_eq!(alloc.release(3), [(run[0], 300)]);
+    assert_eq!(alloc.alloc(Stream::Random, 300), Ok((run[0], 300)));
+}
