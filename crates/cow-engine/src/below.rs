@@ -189,7 +189,13 @@ async fn grow(cx: &Cx) -> bool {
     }
     let results = join_all(runs.iter().map(|&(phys, blocks)| async move {
         make_homes(cx, phys).await?;
-        cx.allocate_below(phys, blocks).await.map_err(|failure| failure.errno)
+        match cx.allocate_below(phys, blocks).await {
+            Ok(()) => Ok(()),
+            Err(failure) => {
+                give_part_back(cx, phys, blocks, failure.errno).await;
+                Err(failure.errno)
+            }
+        }
     }))
     .await;
     let mut core = cx.core();
@@ -217,6 +223,14 @@ async fn grow(cx: &Cx) -> bool {
     core.below.starved = want > 0 && got == 0 || core.missing_below() > 0 && want == 0;
     core.notify(|core| &mut core.below.wait);
     got > 0 && failed.is_none()
+}
+
+/// There was no room below for all of these blocks, but perhaps for a part, and a file system may have given that (ext4
+/// does): all that it had left, for blocks that are free. So it goes back.
+async fn give_part_back(cx: &Cx, phys: Phys, blocks: u64, errno: i32) {
+    if is_full(errno) && cx.core().may_punch() {
+        let _ = cx.discard(phys, blocks).await;
+    }
 }
 
 impl Core {
@@ -268,7 +282,10 @@ pub(crate) async fn make_room(cx: &Cx, phys: Phys, blocks: u64) -> bool {
         return true;
     }
     match cx.allocate_below(phys, blocks).await {
-        Err(failure) => !is_full(failure.errno),
+        Err(failure) => {
+            give_part_back(cx, phys, blocks, failure.errno).await;
+            !is_full(failure.errno)
+        }
         Ok(()) => true,
     }
 }

@@ -153,6 +153,37 @@ fn a_full_file_system_is_the_writers_matter_alone() {
     pool.end();
 }
 
+/// Of what a step asks for a file system may give a part, and say then that there is no room (ext4 does). Nobody uses that
+/// part, so it goes back: writers find it, and others on that file system.
+#[test]
+fn what_a_step_was_given_in_vain_goes_back() {
+    let mut pool = Pool::new(&PoolOptions::default(), &config(), Faults::default(), 1);
+    pool.write(0, 64, 1000).unwrap();
+    pool.world.disk_mut().limit_room(400);
+    // More map nodes than are set aside: another step is due.
+    let before = pool.world.disk().counts().allocate.ops;
+    let mut far = 0;
+    let refused = loop {
+        far += 1;
+        if let refused @ Err(_) = pool.write(far << 20, 1, far) {
+            break refused;
+        }
+    };
+    assert!(is_below(&refused), "{refused:?}");
+    assert!(pool.world.disk().counts().allocate.ops > before);
+    pool.world.run_until_idle().unwrap();
+    // Each write took one block.
+    assert_eq!(pool.world.disk().room(), Some(401 - far));
+    // There is room for data where no map node is new.
+    pool.write(64, 40, 5000).unwrap();
+    pool.end();
+}
+
+/// In every second run most writes are several transfers, of which the last ones may find no room.
+fn short(seed: u64) -> Faults {
+    Faults { short_ppm: [0, 600_000][seed as usize % 2], ..Faults::default() }
+}
+
 /// Whatever writers do while others fill and empty the file system: no fold ever meets it.
 #[test]
 fn no_fold_meets_a_full_file_system() {
@@ -160,7 +191,7 @@ fn no_fold_meets_a_full_file_system() {
     for seed in 0..40 {
         let mut rng = Rng::new(seed);
         let options = if seed % 4 == 3 { PoolOptions::tight() } else { PoolOptions::default() };
-        let mut pool = Pool::new(&options, &config(), Faults::default(), seed);
+        let mut pool = Pool::new(&options, &config(), short(seed), seed);
         let mut snapshots = Vec::new();
         for step in 0..120 {
             if rng.one_in(6) {
@@ -201,7 +232,7 @@ fn no_fold_meets_a_full_file_system() {
 #[test]
 fn requests_in_progress_have_their_room() {
     for seed in 0..20 {
-        let mut pool = Pool::new(&PoolOptions::default(), &config(), Faults::default(), seed);
+        let mut pool = Pool::new(&PoolOptions::default(), &config(), short(seed), seed);
         pool.world.disk_mut().limit_room(seed * 60);
         let export = pool.export;
         let count = 120;

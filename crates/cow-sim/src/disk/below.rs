@@ -20,16 +20,20 @@ impl Below {
         self.allocated.extend(at..at + blocks);
     }
 
-    /// A write or an allocation of these blocks: the error, if there is no space for all.
+    /// A write or an allocation of these blocks: the error, if there is no space for all. What there is goes to the
+    /// front of it all the same, as file systems give it.
     pub(super) fn take(&mut self, at: u64, blocks: u64) -> Option<i32> {
-        let missing: Vec<u64> =
-            (at..at + blocks).filter(|block| !self.allocated.contains(block)).collect();
-        if missing.len() as u64 > self.free {
-            return Some(ENOSPC);
+        let front = self.front(at, blocks);
+        for block in at..at + front {
+            self.free -= u64::from(self.allocated.insert(block));
         }
-        self.free -= missing.len() as u64;
-        self.allocated.extend(missing);
-        None
+        (front < blocks).then_some(ENOSPC)
+    }
+
+    /// How many of these blocks, from the first on, there is space for.
+    pub(super) fn front(&self, at: u64, blocks: u64) -> u64 {
+        let mut missing = (at..at + blocks).filter(|block| !self.allocated.contains(block));
+        missing.nth(self.free as usize).map_or(blocks, |block| block - at)
     }
 
     pub(super) fn give(&mut self, at: u64, blocks: u64) {

@@ -5,6 +5,8 @@ use crate::rng::Rng;
 use std::ops::Range;
 
 const ENOSPC: i32 = 28;
+/// What the drivers of cow-io say of a read that ends inside of the block that it is at: there the image ends.
+const END_OF_IMAGE: i32 = 6;
 /// The longest that an operation takes.
 const SLOWEST_NS: u64 = 10_000_000_000;
 
@@ -41,7 +43,7 @@ pub struct NthFault {
 /// Rates of random faults, in operations of a million, and planned ones. All off by default.
 #[derive(Clone, Debug, Default)]
 pub struct Faults {
-    /// Reads that fail.
+    /// Reads that fail, every second one because the kernel moves less than a block.
     pub read_error_ppm: u32,
     /// Writes that fail; each of their blocks is then old, new or garbage.
     pub write_error_ppm: u32,
@@ -115,7 +117,18 @@ impl FaultState {
             Class::Flush => self.plan.flush_error_ppm,
             Class::Discard | Class::Allocate | Class::Grow => 0,
         };
-        self.rng.chance_ppm(ppm).then_some(EIO)
+        let errno = if class == Class::Read && seen % 2 == 1 { END_OF_IMAGE } else { EIO };
+        self.rng.chance_ppm(ppm).then_some(errno)
+    }
+
+    /// How many of these blocks, from the first on, a write is not refused.
+    pub(super) fn before_refused(&self, at: u64, blocks: u64) -> u64 {
+        before(&self.plan.full, at, before(&self.plan.bad, at, blocks))
+    }
+
+    /// How many of these blocks, from the first on, can be read.
+    pub(super) fn before_hidden(&self, at: u64, blocks: u64) -> u64 {
+        before(&self.plan.unreadable, at, blocks)
     }
 
     /// Why a write of these blocks cannot succeed, if so.
@@ -174,4 +187,10 @@ impl FaultState {
     pub(super) fn strikes_data(&mut self) -> Option<i32> {
         self.rng.chance_ppm(self.plan.data_error_ppm).then_some(EIO)
     }
+}
+
+/// How many of `blocks` blocks from `at` on come before the first one that is in `range`.
+fn before(range: &Range<u64>, at: u64, blocks: u64) -> u64 {
+    let first = range.start.max(at);
+    if first < range.end { blocks.min(first - at) } else { blocks }
 }

@@ -2,7 +2,8 @@
 //!
 //! The engine sees none of the first: the drivers of cow-io go on at the first block that was not
 //! wholly moved, and complete the operation when all of it is done or a part of it fails. So does
-//! this disk, and between two parts everything else happens: other operations, flushes, crashes.
+//! this disk, and between two parts everything else happens: other operations, flushes, crashes. Where there is
+//! room for a part alone, or a block in the midst cannot be moved, that is what is moved first.
 
 use super::{Class, Kind, SECTOR, SimDisk};
 use cow_format::BLOCK_SIZE;
@@ -52,24 +53,35 @@ impl SimDisk {
         if !can || !in_range || !self.faults.shortens() {
             return false;
         }
-        let (at, moved) = (op.at, op.moved);
-        // What is hidden, bad or full fails the operation when it is about to end.
-        let meets = match class {
-            Class::Read => self.faults.hides(at, op.blocks),
-            _ => self.below.is_some() || self.faults.refuses(at, op.blocks).is_some(),
+        let (moved, first) = (op.moved, op.at + op.moved);
+        // What is hidden, bad or full fails the operation when it is about to end, and what is before that has been moved
+        // then or not.
+        let most = match class {
+            Class::Read => self.faults.before_hidden(first, left),
+            _ => self.room_at(first, self.faults.before_refused(first, left)),
         };
-        if meets {
+        if most == 0 {
             return false;
         }
         self.done += 1;
+        // All of it is no part.
+        let whole = u64::from(most < left);
         if class == Class::Read {
-            let part = self.faults.rng.range(1, left);
+            let part = self.faults.rng.range(1, most + whole);
             self.read_part(index, moved + part);
             return true;
         }
-        let sectors = self.faults.rng.range(1, left * SECTORS);
+        let sectors = self.faults.rng.range(1, most * SECTORS + whole);
+        if let Some(below) = &mut self.below {
+            below.take(first, sectors.div_ceil(SECTORS));
+        }
         self.write_part(index, sectors);
         true
+    }
+
+    /// How many of these blocks, from the first on, a write finds room for.
+    fn room_at(&self, first: u64, blocks: u64) -> u64 {
+        self.below.as_ref().map_or(blocks, |below| below.front(first, blocks))
     }
 
     fn read_part(&mut self, index: usize, until: u64) {

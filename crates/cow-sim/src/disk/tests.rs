@@ -148,6 +148,66 @@ fn a_short_read_goes_on() {
     assert_eq!(Value::of(buf.block(1)), Value::Token(4));
 }
 
+/// The file system below has room for a part: that is written, in one transfer or in several, and then there is none.
+#[test]
+fn a_write_without_room_for_all_takes_what_there_is() {
+    let (mut torn, mut at_once) = (false, false);
+    for seed in 0..60 {
+        let mut disk = SimDisk::new(100);
+        let short_ppm = if seed % 3 == 0 { 0 } else { 1_000_000 };
+        disk.set_faults(Faults { short_ppm, ..Faults::default() }, seed);
+        disk.limit_room(2);
+        write(&mut disk, 1, 10, &[1, 2, 3, 4]);
+        let mut parts = 0;
+        while disk.falls_short(0) {
+            parts += 1;
+            torn |= matches!(value(&disk, 11), Value::Mixed(..));
+        }
+        let Event::IoDone { result, .. } = disk.complete(0) else { panic!("no completion") };
+        assert_eq!((result, disk.room()), (Err(IoFailure { errno: 28 }), Some(0)));
+        at_once |= parts == 0;
+        if parts > 0 {
+            assert_eq!((value(&disk, 10), value(&disk, 11)), (Value::Token(1), Value::Token(2)));
+        }
+        // The two have their space, and no other has.
+        disk.set_faults(Faults::default(), 0);
+        for (at, errno) in [(10, None), (11, None), (12, Some(28))] {
+            write(&mut disk, 2, at, &[5]);
+            let Event::IoDone { result, .. } = disk.complete(0) else { panic!("no completion") };
+            assert_eq!(result.err().map(|failure| failure.errno), errno, "block {at}");
+        }
+    }
+    assert!(torn && at_once);
+}
+
+/// Before a block that cannot be moved, others are.
+#[test]
+fn a_transfer_goes_on_up_to_what_it_cannot_move() {
+    let faults =
+        Faults { short_ppm: 1_000_000, bad: 12..13, unreadable: 22..23, ..Faults::default() };
+    for seed in 0..20 {
+        let mut disk = SimDisk::new(100);
+        write(&mut disk, 1, 20, &[6, 7, 8, 9]);
+        disk.complete(0);
+        disk.set_faults(faults.clone(), seed);
+        write(&mut disk, 2, 10, &[1, 2, 3, 4]);
+        let (id, buf) = (IoId(3), Buf::zeroed(4));
+        disk.issue(Action::Read { id, at: Phys(20), buf, bypass_cache: false });
+        while disk.falls_short(0) {}
+        while disk.falls_short(1) {}
+        let Event::IoDone { result, buf, .. } = disk.complete(1) else { panic!("no completion") };
+        let buf = buf.unwrap();
+        assert!(result.is_err());
+        assert_eq!(
+            (Value::of(buf.block(1)), Value::of(buf.block(2))),
+            (Value::Token(7), Value::Zero)
+        );
+        let Event::IoDone { result, .. } = disk.complete(0) else { panic!("no completion") };
+        assert!(result.is_err());
+        assert_eq!((value(&disk, 10), value(&disk, 11)), (Value::Token(1), Value::Token(2)));
+    }
+}
+
 #[test]
 fn what_is_slow_is_overtaken() {
     let mut disk = SimDisk::new(100);
