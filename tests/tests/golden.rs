@@ -115,7 +115,7 @@ fn assert_listed(place: &Place, kept: &[Kept]) {
 
 #[test]
 fn whole_pools_export_what_they_held() {
-    for name in ["v2-whole", "v2-cut"] {
+    for name in ["v2-whole", "v2-cut", "v2-rare"] {
         let (place, kept) = (unpacked(name), kept(name));
         assert_eq!(place.json("check", &["check"])["clean"], true, "{name}");
         assert!(place.info("size_bytes") > 0);
@@ -127,9 +127,11 @@ fn whole_pools_export_what_they_held() {
 
 #[test]
 fn a_pool_with_noted_damage_says_so() {
-    let (place, kept) = (unpacked("v2-scarred"), kept("v2-scarred"));
-    let said = place.run(&["check"]);
-    assert_eq!(said.code, CORRUPT, "{said:?}");
-    assert!(said.stdout.contains("could not read"), "{said:?}");
-    assert_listed(&place, &kept);
+    for name in ["v2-scarred", "v2-overflow-scarred"] {
+        let (place, kept) = (unpacked(name), kept(name));
+        let said = place.run(&["check"]);
+        assert_eq!(said.code, CORRUPT, "{name}: {said:?}");
+        assert!(said.stdout.contains("could not read"), "{name}: {said:?}");
+        assert_listed(&place, &kept);
+    }
 }

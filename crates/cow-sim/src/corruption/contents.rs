@@ -3,7 +3,7 @@
 use super::specimen::Specimen;
 use crate::lose::{newest_superblock, table_blocks};
 use crate::value::Page;
-use cow_format::checkpoint::FLAG_LEAKS;
+use cow_format::checkpoint::{FLAG_LEAKS, FLAG_NO_FALLBACK};
 use cow_format::frame::{FLAG_MORE, FLAG_PAD, Frame};
 use cow_format::geometry::CHUNK_PAGES;
 use cow_format::record::Record;
@@ -14,10 +14,12 @@ use std::collections::BTreeSet;
 /// Offsets in a node entry; docs/format.md, "Node entry".
 const KIND_AT: usize = 36;
 const STATE_AT: usize = 37;
+const CONSISTENCY_AT: usize = 38;
 const FLAGS_AT: usize = 47;
 const PARENT_AT: usize = 24;
 const ROOT_AT: usize = 40;
 const HOLDS_AT: usize = 146;
+const FREEZE_AT: usize = 150;
 const GROUP_AT: usize = 154;
 const EXPIRY_AT: usize = 162;
 const ORIGIN_AT: usize = 194;
@@ -44,7 +46,10 @@ pub fn contents(specimen: &Specimen) -> BTreeSet<String> {
     add(before.seq + 1 == cp.seq, "fallback");
     add(!cp.detached.is_empty(), "detached subtree");
     add(!cp.damage.is_empty(), "noted damage");
+    add(cp.damage_overflow > 0, "more damage than is listed");
+    add(!cp.withheld.is_empty(), "withheld block");
     add(cp.flags & FLAG_LEAKS != 0, "leaks");
+    add(cp.flags & FLAG_NO_FALLBACK != 0, "no fallback");
     add(cp.pool_blocks > sb.geometry.mkfs_blocks, "grown pool");
     add(cp.zones.iter().any(|zone| !zone.fresh && zone.home == 1), "second home of a bitmap page");
     add(cp.pages.iter().any(|page| !page.fresh && page.home == 1), "second home of a table page");
@@ -63,7 +68,12 @@ pub fn contents(specimen: &Specimen) -> BTreeSet<String> {
             add(is_entry && entry[KIND_AT] == 4, "automatic snapshot");
             add(is_entry && entry[KIND_AT] == 5, "properties of the pool");
             add(is_entry && entry[FLAGS_AT] & 1 != 0, "inexact counts");
+            add(is_entry && entry[FLAGS_AT] & 2 != 0, "trimmed branch point");
             add(is_entry && entry[FLAGS_AT] & 4 != 0, "policy");
+            for (way, name) in (1..).zip(["stopped", "frozen", "quiesced", "freeze failed"]) {
+                add(is_entry && entry[CONSISTENCY_AT] == way, name);
+            }
+            add(is_entry && entry[FREEZE_AT..][..4] != [0; 4], "time of a freeze");
             add(is_entry && entry[HOLDS_AT..][..4] != [0; 4], "hold");
             add(is_entry && entry[GROUP_AT..][..8] != [0; 8], "group");
             add(is_entry && entry[EXPIRY_AT..][..8] != [0; 8], "expiry");

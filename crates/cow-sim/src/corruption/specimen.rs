@@ -1,6 +1,7 @@
 //! Small pools that hold every structure, with all that their blocks have held before.
 
 mod cut;
+mod rare;
 
 use crate::checked::View;
 use crate::cmd::{Cmd, SnapHow};

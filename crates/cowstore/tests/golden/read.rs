@@ -1,7 +1,8 @@
 //! What clients see of a pool, in lines that can be compared.
 
-use cowstore::{Export, NodeInfo, Pool};
+use cowstore::{Consistency, Export, NodeInfo, Pool};
 use std::collections::BTreeMap;
+use std::fmt::Write;
 
 const BLOCK: u64 = 4096;
 /// A leaf of the map: what is read at once.
@@ -23,7 +24,7 @@ fn line(pool: &Pool, node: &NodeInfo) -> (String, String) {
             props.update(&(text.len() as u64).to_le_bytes()).update(text.as_bytes());
         }
     }
-    let text = format!(
+    let mut text = format!(
         "{} size {} kind {:?} node {} group {} expiry {} holds {} rollbacks {} props {}",
         hash(&export),
         node.size_bytes,
@@ -35,6 +36,10 @@ fn line(pool: &Pool, node: &NodeInfo) -> (String, String) {
         node.rollback_gen,
         &props.finalize().to_hex()[..16],
     );
+    // Nothing of most.
+    if node.consistency != Consistency::Crash || node.freeze_ms != 0 {
+        let _ = write!(text, " {:?} {} ms", node.consistency, node.freeze_ms);
+    }
     (node.name.clone(), text)
 }
 
