@@ -209,11 +209,27 @@ fn row(attached: &Attached) -> Value {
     })
 }
 
-/// A volume has a new size: the device over it, if it is attached, takes it over.
-pub fn resized(path: &Path, volume: &str) {
-    let Ok(identity) = Identity::read(path) else { return };
-    for attached in of_pool(&identity).unwrap_or_default() {
-        if attached.name != volume {
+/// Volumes may have changed: what is attached of them follows. For who has changed one.
+pub fn changed(path: &Path) {
+    let is_attached = |identity| of_pool(&identity).is_ok_and(|found| !found.is_empty());
+    if !Identity::read(path).is_ok_and(is_attached) {
+        return;
+    }
+    if let Err(failure) = follow(path) {
+        eprintln!("cowctl: note: what is attached may not have followed: {failure}");
+    }
+}
+
+/// Has all that is attached follow its volumes.
+pub fn follow(path: &Path) -> Result<(), Failure> {
+    // Something that is being attached at this moment is waited for.
+    let (identity, _lock) = lock(path)?;
+    follow_sizes(path, &identity)
+}
+
+fn follow_sizes(path: &Path, identity: &Identity) -> Result<(), Failure> {
+    for attached in of_pool(identity)? {
+        if attached.device.is_dead() {
             continue;
         }
         let failure = match &attached.device {
@@ -228,4 +244,5 @@ pub fn resized(path: &Path, volume: &str) {
             eprintln!("cowctl: note: {} still has its old size: {failure}", device.display());
         }
     }
+    Ok(())
 }

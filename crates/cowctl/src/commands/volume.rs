@@ -54,9 +54,9 @@ pub fn resize(path: &Path, args: Resize) -> Result<(), Failure> {
                 path.display()
             )));
         }
-        pool.done(Verb::Resize { volume: volume.clone(), size_bytes, shrink: force })
+        pool.done(Verb::Resize { volume, size_bytes, shrink: force })
     })?;
-    attach::resized(path, &volume);
+    attach::changed(path);
     Ok(())
 }
 

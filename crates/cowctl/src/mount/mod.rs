@@ -4,6 +4,7 @@
 //! what is mounted; that process itself never does.
 
 mod background;
+mod follow;
 mod host;
 mod server;
 mod unmount;

@@ -40,7 +40,7 @@ fn serve(pool: &Arc<Pool>, listen: Vec<Listen>, args: &Serve) -> Result<(), Fail
     let (stop, stopped) = channel();
     signals::watch(stop.clone(), ())?;
     let nbd = Arc::new(OnceLock::new());
-    let mounts = Mounts::new(pool, None);
+    let mounts = Mounts::new(pool, None)?;
     let control =
         ControlServer::start(pool.clone(), host(pool, &nbd, &mounts, stop)).map_err(&fail)?;
     let exports = Arc::new(PoolExports::new(pool.clone()));
