@@ -85,7 +85,7 @@ impl Session {
         let reach = match Pool::open(path, &options) {
             Ok(pool) => Reach::Local(pool),
             Err(Error::Busy(_)) => Reach::Other(open_manage(path, &options).map_err(&fail)?),
-            Err(error) => return Err(fail(error)),
+            Err(error) => return Err(Failure::opening(path)(error)),
         };
         Ok(Self { path: path.into(), reach })
     }

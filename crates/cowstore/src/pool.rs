@@ -82,7 +82,9 @@ impl Pool {
     ///
     /// # Errors
     /// `Busy` when another process has it, and says which if that is known; `Unsupported` when
-    /// it is no pool, or one that this program does not understand.
+    /// it is no pool, or one that this program does not understand; `NoSpace` when its journal is
+    /// longer than memory may hold and the file system below has no room for the checkpoint that this
+    /// takes: nothing is lost, and it may be opened later, or for reading.
     pub fn open(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Self, Error> {
         Self::open_with(path.as_ref(), options, Engine::new)
     }

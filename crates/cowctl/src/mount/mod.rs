@@ -56,7 +56,8 @@ fn serve(path: &Path, dir: Option<&Path>, read_only: bool, nbd: bool) -> Result<
     let fail = Failure::of(path);
     // Ordinary users cannot, and whoever serves a block device learns of it then.
     let _ = protect::mark_io_flusher();
-    let pool = Arc::new(Pool::open(path, &open_options(read_only)).map_err(&fail)?);
+    let opened = Pool::open(path, &open_options(read_only)).map_err(Failure::opening(path))?;
+    let pool = Arc::new(opened);
     let served = server::run(&pool, dir, nbd);
     let closed = pool.shutdown().map_err(&fail);
     served.and(closed)

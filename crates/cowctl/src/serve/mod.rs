@@ -27,7 +27,7 @@ pub fn run(path: &Path, args: &Serve) -> Result<(), Failure> {
     let fail = Failure::of(path);
     // It may come to serve block devices to this host; before any thread is started.
     let _ = protect::mark_io_flusher();
-    let pool = Pool::open(path, &open_options(args.read_only)).map_err(&fail)?;
+    let pool = Pool::open(path, &open_options(args.read_only)).map_err(Failure::opening(path))?;
     let pool = Arc::new(pool);
     let served = serve(&pool, listen, args);
     // Whatever came of it, the pool is closed in good order.
