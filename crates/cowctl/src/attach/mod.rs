@@ -13,6 +13,7 @@ mod place;
 mod print;
 mod sector;
 
+use crate::answers::watch;
 use crate::args::{Attach, AttachAs, Attachments, Detach};
 use crate::failure::Failure;
 use crate::mount::{connect, ensure, wait_for_end};
@@ -46,11 +47,19 @@ fn lock(path: &Path) -> Result<(Identity, File), Failure> {
     Ok((identity, file))
 }
 
+/// The same, for a command: it ends when the process that has the pool does not answer, in which case
+/// the lock, too, may never be had.
+fn lock_and_watch(path: &Path) -> Result<(Identity, File), Failure> {
+    must_exist(path)?;
+    watch(path)?;
+    lock(path)
+}
+
 pub fn attach(path: &Path, args: &Attach) -> Result<(), Failure> {
     if let Some(format) = args.print {
         return print::print(path, args, format);
     }
-    let (identity, _lock) = lock(path)?;
+    let (identity, _lock) = lock_and_watch(path)?;
     clean::clean(path, &identity)?;
     let name = &args.name;
     if let Some(there) = of_pool(path, &identity)?.iter().find(|attached| attached.name == *name) {
@@ -122,7 +131,7 @@ fn label(path: &Path) -> Result<Option<String>, Failure> {
 }
 
 pub fn detach(path: &Path, args: &Detach) -> Result<(), Failure> {
-    let (identity, _lock) = lock(path)?;
+    let (identity, _lock) = lock_and_watch(path)?;
     let before = of_pool(path, &identity)?;
     clean::clean(path, &identity)?;
     let was_there = before.iter().any(|attached| attached.name == args.name);
@@ -170,6 +179,7 @@ fn let_go(path: &Path, identity: &Identity) -> Result<(), Failure> {
 
 pub fn list(path: &Path, args: &Attachments) -> Result<(), Failure> {
     must_exist(path)?;
+    watch(path)?;
     let identity = Identity::read(path).map_err(Failure::of(path))?;
     let rows: Vec<Value> = of_pool(path, &identity)?.iter().map(row).collect();
     if args.json.json {

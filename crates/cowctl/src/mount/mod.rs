@@ -12,6 +12,7 @@ mod unmount;
 pub use host::{Hosted, Mounts, OWN};
 pub use unmount::{umount, wait_for_end};
 
+use crate::answers::must_answer;
 use crate::args::Mount;
 use crate::failure::Failure;
 use crate::output;
@@ -30,6 +31,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// Mounts the pool and, unless another process does it, serves it.
 pub fn run(path: &Path, args: &Mount) -> Result<(), Failure> {
     must_exist(path)?;
+    must_answer(path)?;
     if args.dir.is_none() && !args.child {
         return Err(Failure::Usage("where? cowctl mount DIR".into()));
     }
