@@ -5,6 +5,7 @@
 
 mod agent;
 mod attached;
+pub mod control;
 mod dump;
 mod guest;
 pub mod hooked;

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use cow_tests::{Client, Place, Server, have, is_root, pattern, run, run_ok, wait_until};
+use cowstore::{Error, Memory, OpenOptions, Pool, SpaceKind};
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::MetadataExt;
@@ -174,6 +175,65 @@ fn comes_back(place: &mut Place, mount: &str) {
     // What came back is there for others.
     let used = fs::metadata(fill(mount, "ballast")).unwrap().blocks() * 512;
     assert!(used > 150 * MIB, "{used}");
+}
+
+/// Killed with a journal that holds more than the next opening has memory for: that one has to fold.
+fn opened_on_a_full(place: &mut Place, mount: &str) {
+    place.ok(&["pool", "create", "--size", "1G"]);
+    place.ok(&["create", "vm", "--size", "8G"]);
+    let server = Server::start(place, &[]);
+    let mut client = Client::connect(&server.socket(), "vm").unwrap();
+    let content = |at: u64| pattern(at + 1, 4096);
+    let places = || (0..400).map(|i| i * 20 * MIB);
+    for at in places() {
+        client.write(at, &content(at)).unwrap();
+    }
+    client.flush().unwrap();
+    server.kill();
+    // Without what it had set aside below, which the next one might come upon.
+    let copy = format!("{mount}/copy.cow");
+    let pool = place.pool().to_str().unwrap().to_owned();
+    run_ok(&["cp", "--reflink=never", "--sparse=always", &pool, &copy]);
+    fs::remove_file(&pool).unwrap();
+    // The copies of the superblock have their room from creation.
+    for block in [1024, 8192, 16384] {
+        run_ok(&["fallocate", "-o", &(block * 4096).to_string(), "-l", "4096", &copy]);
+    }
+    place.set_pool(&copy);
+    let ballast = fill(mount, "ballast");
+    let memory = Memory { layer_bytes: 4000, ..Memory::default() };
+    let small = OpenOptions { memory, ..OpenOptions::default() };
+    for _ in 0..2 {
+        let refused = Pool::open(place.pool(), &small).map(drop);
+        assert_eq!(refused, Err(Error::NoSpace(SpaceKind::Below)));
+    }
+    let verify = |pool: &Pool| {
+        let volume = pool.open_export("vm", false).unwrap();
+        for at in places() {
+            let mut block = vec![0; 4096];
+            volume.read_at(&mut block, at).unwrap();
+            assert!(block == content(at), "at {at}");
+        }
+    };
+    let reader = OpenOptions { read_only: true, ..OpenOptions::default() };
+    let pool = Pool::open(place.pool(), &reader).unwrap();
+    verify(&pool);
+    pool.close().unwrap();
+    fs::remove_file(ballast).unwrap();
+    let pool = Pool::open(place.pool(), &small).unwrap();
+    verify(&pool);
+    pool.close().unwrap();
+    assert_eq!(place.json("check", &["check"])["clean"], true);
+}
+
+#[test]
+fn an_opening_on_a_full_ext4_ends() {
+    on_file_system("ext4", opened_on_a_full);
+}
+
+#[test]
+fn an_opening_on_a_full_xfs_ends() {
+    on_file_system("xfs", opened_on_a_full);
 }
 
 #[test]

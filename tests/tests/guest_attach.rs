@@ -122,6 +122,16 @@ fn the_kernels_own_nbd_attaches_a_volume() {
     assert_eq!(m.ok("blockdev --getsize64 /dev/nbd0"), (40_u64 << 20).to_string());
     m.ok("resize2fs /dev/nbd0");
     assert!(m.blocks() > before + (12 << 10));
+    // It is renamed while it is mounted, its snapshot with it, and another one has its name.
+    m.ok("cowctl rename vm web && cowctl create vm --size 1M && cowctl rename web@a web@b");
+    assert_eq!(
+        m.ok("cd /dev/cow/pool && readlink web && readlink web@b && ls -1 && cd /"),
+        "/dev/nbd0\n/dev/nbd1\nweb\nweb@b"
+    );
+    assert!(m.ok("cowctl attachments -H").contains("web\t/dev/nbd0"));
+    assert!(m.fails(3, "cowctl detach vm").contains("not attached"));
+    m.ok("cowctl delete vm && cowctl rename web vm && cowctl rename vm@b vm@a");
+    assert_eq!(m.ok("ls -1 /dev/cow/pool"), "vm\nvm@a");
     // More than it had room for.
     m.ok("head -c 22m /dev/zero > /mnt/large && sync && cd /mnt && md5sum -c -s sums && cd /");
 

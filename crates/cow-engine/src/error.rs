@@ -1,5 +1,7 @@
 //! The one error of the engine and of everything above it (design section 14).
 
+use std::fmt;
+
 /// Which space ran out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SpaceKind {
@@ -18,6 +20,20 @@ pub enum SpaceKind {
     },
 }
 
+impl fmt::Display for SpaceKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pool => f.write_str("in the pool"),
+            Self::Budget => f.write_str("of the volume's budget"),
+            Self::Slop => f.write_str("in the pool, its reserve included"),
+            Self::Below => f.write_str("on the file system below the pool"),
+            Self::Reserve { missing_bytes } => {
+                write!(f, "to keep what a reserve promises: {missing_bytes} bytes are missing")
+            }
+        }
+    }
+}
+
 /// Why an operation was not done.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
@@ -34,7 +50,7 @@ pub enum Error {
     #[error("limit reached: {0}")]
     Limit(String),
     /// No room.
-    #[error("no space left: {0:?}")]
+    #[error("no space left {0}")]
     NoSpace(SpaceKind),
     /// The volume was rolled back or deleted since this export was opened.
     #[error("stale export: {0} was rolled back or deleted")]

@@ -29,6 +29,8 @@ pub(crate) struct FoldState {
     pub(crate) finished: u64,
     /// Writes of it that wait for room in the file system below.
     pub(crate) stalled_writes: usize,
+    /// A write of a fold found no room there while the pool was being opened.
+    pub(crate) given_up: bool,
     /// Blocks that the running fold may still take.
     pub(crate) left: u64,
     /// Blocks that the running fold needs for the kill rows of nodes that others were spliced into.

@@ -46,3 +46,4 @@ mod transfer;
 mod wire;
 
 pub use mount::{Ended, Mount, is_dead, release_stale, unmount};
+pub use names::inode_of;

@@ -23,7 +23,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 pub struct LoopDevice {
     /// Its number: `/dev/loopN`.
     pub number: u32,
-    /// The file behind it, by the path that the kernel shows.
+    /// The file behind it, by the path that it had when it was last looked up.
     pub backing: PathBuf,
     /// It refuses writes.
     pub read_only: bool,
@@ -43,8 +43,15 @@ impl LoopDevice {
 
     /// Whether the process that serves the file behind it has died: all its I/O fails.
     pub fn is_dead(&self) -> bool {
-        let status = File::open(self.path()).and_then(|device| sys::loop_status(&device));
-        status.is_err_and(|error| error.raw_os_error() == Some(libc::ENOTCONN))
+        self.inode().is_err_and(|error| error.raw_os_error() == Some(libc::ENOTCONN))
+    }
+
+    /// The inode number of the file behind it.
+    ///
+    /// # Errors
+    /// `NotConnected` when the process that serves the file has died.
+    pub fn inode(&self) -> io::Result<u64> {
+        sys::loop_inode(&File::open(self.path())?)
     }
 
     /// Has it take over a new size of the file.
@@ -156,6 +163,9 @@ pub fn list() -> Vec<LoopDevice> {
 fn find(number: u32) -> Option<LoopDevice> {
     let dir = Path::new("/sys/block").join(format!("loop{number}"));
     let backing = fs::read_to_string(dir.join("loop/backing_file")).ok()?;
+    let backing = backing.trim_end_matches('\n');
+    // What the kernel adds when the name does not lead there any more.
+    let backing = backing.strip_suffix(" (deleted)").unwrap_or(backing);
     let read_only = fs::read_to_string(dir.join("ro")).is_ok_and(|text| text.trim() == "1");
-    Some(LoopDevice { number, backing: backing.trim_end_matches('\n').into(), read_only })
+    Some(LoopDevice { number, backing: backing.into(), read_only })
 }

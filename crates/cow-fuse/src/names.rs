@@ -148,7 +148,7 @@ impl Names {
     /// The directory as it is now.
     pub(crate) fn open_directory(&self) -> Result<u64, Errno> {
         let mut entries: Vec<Entry> =
-            self.live()?.map(|info| Entry { ino: ino_of(&info), name: info.name }).collect();
+            self.live()?.map(|info| Entry { ino: inode_of(&info), name: info.name }).collect();
         entries.sort_by(|a, b| a.name.cmp(&b.name));
         for (name, at) in [(".", 0), ("..", 1)] {
             entries.insert(at, Entry { ino: ROOT, name: name.into() });
@@ -183,11 +183,11 @@ impl Names {
     fn find(&self, ino: u64) -> Result<NodeInfo, Errno> {
         let name = self.seen.lock().get(&ino).map(|known| known.name.clone());
         if let Some(name) = name
-            && let Some(info) = self.describe(&name)?.filter(|info| ino_of(info) == ino)
+            && let Some(info) = self.describe(&name)?.filter(|info| inode_of(info) == ino)
         {
             return Ok(info);
         }
-        let info = self.live()?.find(|info| ino_of(info) == ino).ok_or(Errno::ESTALE)?;
+        let info = self.live()?.find(|info| inode_of(info) == ino).ok_or(Errno::ESTALE)?;
         if let Some(known) = self.seen.lock().get_mut(&ino) {
             known.name.clone_from(&info.name);
         }
@@ -201,7 +201,7 @@ impl Names {
         let used = info.referenced_bytes.unwrap_or(info.size_bytes);
         let used = used.clamp(BLOCK_BYTES.min(info.size_bytes), info.size_bytes);
         FileAttr {
-            ino: INodeNo(ino_of(info)),
+            ino: INodeNo(inode_of(info)),
             size: info.size_bytes,
             blocks: used.div_ceil(SECTOR_BYTES),
             kind: FileType::RegularFile,
@@ -258,8 +258,9 @@ impl Names {
     }
 }
 
-/// Two number spaces, interleaved: a volume may have the number that its first head had.
-fn ino_of(info: &NodeInfo) -> u64 {
+/// The inode number of a volume or snapshot in every mount of its pool, whatever it is called. Two
+/// number spaces, interleaved: a volume may have the number that its first head had.
+pub fn inode_of(info: &NodeInfo) -> u64 {
     let (id, is_snapshot) = if info.is_volume() { (info.volume, 0) } else { (info.node, 1) };
     id.wrapping_add(1).wrapping_mul(2).wrapping_add(is_snapshot)
 }
@@ -272,9 +273,9 @@ mod tests {
     #[test]
     fn volumes_and_snapshots_have_numbers_of_their_own() {
         let info = |kind, node, volume| NodeInfo { kind, node, volume, ..NodeInfo::default() };
-        let volume = ino_of(&info(NodeKind::Head, 5, 1));
-        assert_eq!(volume, ino_of(&info(NodeKind::Head, 9, 1)), "it stays through a snapshot");
-        assert_ne!(volume, ino_of(&info(NodeKind::User, 1, 1)));
-        assert!(ino_of(&info(NodeKind::User, 0, 0)) > ROOT);
+        let volume = inode_of(&info(NodeKind::Head, 5, 1));
+        assert_eq!(volume, inode_of(&info(NodeKind::Head, 9, 1)), "it stays through a snapshot");
+        assert_ne!(volume, inode_of(&info(NodeKind::User, 1, 1)));
+        assert!(inode_of(&info(NodeKind::User, 0, 0)) > ROOT);
     }
 }

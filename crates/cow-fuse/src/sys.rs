@@ -207,14 +207,14 @@ pub(crate) fn loop_clear(device: &File) -> io::Result<()> {
     checked(unsafe { libc::ioctl(device.as_raw_fd(), LOOP_CLR_FD as _, NONE) }).map(drop)
 }
 
-/// Whether the file behind a loop device answers: the kernel asks it for its number.
-pub(crate) fn loop_status(device: &File) -> io::Result<()> {
+/// The inode number of the file behind a loop device, for which the kernel asks it.
+pub(crate) fn loop_inode(device: &File) -> io::Result<u64> {
     let mut info = NO_INFO;
     // SAFETY: the kernel writes one `loop_info64`, which `info` is laid out as.
     let result = unsafe {
         libc::ioctl(device.as_raw_fd(), LOOP_GET_STATUS64 as _, ptr::from_mut(&mut info))
     };
-    checked(result).map(drop)
+    checked(result).map(|_| info.inode)
 }
 
 // Of <linux/fs.h>; the crate libc lacks them.

@@ -6,7 +6,7 @@ use cow_engine::{AckMode, Config, Engine, Error, ExportId, Op, PoolInfo, Reply};
 use cow_engine::{SnapOptions, SnapTarget, SpaceKind};
 use cow_format::Buf;
 use cow_sim::checked::check_disk;
-use cow_sim::disk::{Class, Faults, NthFault};
+use cow_sim::disk::{Class, Crash, Faults, NthFault};
 use cow_sim::rng::Rng;
 use cow_sim::world::World;
 use cow_sim::{PoolOptions, format, small_config};
@@ -36,6 +36,19 @@ impl Pool {
         pool.export();
         pool.world.run_until_idle().unwrap();
         pool
+    }
+
+    /// The same after a crash that lost nothing, opened; with an error, if that is what comes of it.
+    fn again(&self, config: &Config, room: u64, read_only: bool) -> Result<Self, Error> {
+        let mut world = World::new(self.world.disk().crash(Crash::KeepAll), config, 7);
+        world.disk_mut().limit_room(room);
+        let mut pool = Self { world, export: ExportId(0), written: self.written.clone() };
+        pool.ask(Op::Open { read_only })?;
+        match pool.ask(Op::OpenExport { name: "v".into(), write: !read_only })? {
+            Reply::Export { export, .. } => pool.export = export,
+            other => panic!("{other:?}"),
+        }
+        Ok(pool)
     }
 
     fn export(&mut self) {
@@ -260,6 +273,34 @@ fn requests_in_progress_have_their_room() {
         pool.fold();
         pool.end();
     }
+}
+
+/// What an opening writes to replay a long journal has no room set aside: what was is forgotten.
+#[test]
+fn an_opening_without_room_for_its_fold_ends_and_loses_nothing() {
+    let mut pool = Pool::new(&PoolOptions::default(), &config(), Faults::default(), 1);
+    for at in 0..300 {
+        pool.write(at << 17, 1, at + 1).unwrap();
+    }
+    let export = pool.export;
+    pool.ask(Op::Flush { export }).unwrap();
+    let small = Config { layer_bytes: 4000, ..config() };
+    for room in [0, 1, 40, 0] {
+        let refused = pool.again(&small, room, false);
+        assert!(is_below(&refused), "{room}: {:?}", refused.err());
+    }
+    // Readers need none, and neither does who can wait with the fold.
+    pool.again(&config(), 0, true).unwrap().verify();
+    pool.again(&config(), 0, false).unwrap().verify();
+    // One that was refused is no worse than a crash.
+    let mut world = World::new(pool.world.disk().crash(Crash::KeepAll), &small, 3);
+    world.disk_mut().limit_room(40);
+    let refused = world.run_op(Op::Open { read_only: false }).unwrap();
+    assert!(is_below(&refused), "{refused:?}");
+    pool.world = world;
+    let mut opened = pool.again(&small, 10_000, false).unwrap();
+    assert!(opened.info().stats.folds > 1, "the replay folds");
+    opened.end();
 }
 
 #[test]

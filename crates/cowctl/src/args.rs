@@ -122,6 +122,9 @@ pub enum Command {
     Bench(Bench),
     /// The whole story on a real file system, in a temporary directory
     Demo(Demo),
+    /// Have what is attached follow its volumes
+    #[command(hide = true)]
+    AttachFollow,
     /// Be the process that thaws
     #[command(hide = true)]
     FreezeGuard(FreezeGuard),

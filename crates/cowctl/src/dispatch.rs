@@ -56,6 +56,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Command::Attach(args) => attach::attach(&path()?, &args),
         Command::Detach(args) => attach::detach(&path()?, &args),
         Command::Attachments(args) => attach::list(&path()?, &args),
+        Command::AttachFollow => attach::follow(&path()?),
         Command::Mount(args) => mount::run(&path()?, &args),
         Command::Umount(args) => mount::umount(&args),
         Command::FreezeGuard(args) => freeze::guard(&args),

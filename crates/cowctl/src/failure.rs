@@ -45,6 +45,20 @@ impl Failure {
         move |error| Self::Store { pool: pool.clone(), error }
     }
 
+    /// As [`Failure::of`], for what comes of opening the pool.
+    pub fn opening(pool: &Path) -> impl Fn(Error) -> Self + use<> {
+        let pool = pool.to_owned();
+        move |error| match error {
+            Error::NoSpace(SpaceKind::Below) => Self::NoSpace(format!(
+                "{}: cannot be opened for writing: the file system below is full, and there is no room for what that \
+                 has to write; nothing is lost: make room there and try again, or open it for reading (serve --read-only, \
+                 mount --read-only)",
+                pool.display()
+            )),
+            error => Self::Store { pool: pool.clone(), error },
+        }
+    }
+
     /// For [`Result::map_err`], with the file that is meant.
     pub fn file(path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
@@ -148,6 +162,17 @@ mod tests {
         ] {
             assert_eq!(Failure::of(Path::new("p"))(error.clone()).exit_code(), code, "{error:?}");
         }
+    }
+
+    #[test]
+    fn a_full_file_system_below_is_no_loss() {
+        let failure = Failure::opening(Path::new("/a/pool"))(Error::NoSpace(SpaceKind::Below));
+        let text = failure.to_string();
+        assert!(text.contains("/a/pool") && text.contains("file system below is full"), "{text}");
+        assert!(text.contains("nothing is lost"), "{text}");
+        assert_eq!(failure.exit_code(), 6);
+        let other = Failure::opening(Path::new("/a/pool"))(Error::Exists("x".into()));
+        assert_eq!(other.to_string(), "/a/pool: x exists already");
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //!   args                 the words            units     sizes, times, names
 //!   dispatch             from the words to    commands, serve, mount, attach, demo: each verb
 //!   signals, notify      what ends a server; what systemd hears of it
+//!   answers              whether the process that has the pool is there for others
 //!   session              the pool, here or in the process that has it
 //!   nbd_devices          what the kernel has of it over NBD
 //!   freeze               of the file systems on volumes, around a snapshot
@@ -13,6 +14,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod answers;
 mod args;
 mod attach;
 mod bench;

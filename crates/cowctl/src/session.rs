@@ -1,5 +1,6 @@
 //! A pool while one command works on it: opened here, or reached in the process that has it.
 
+use crate::answers::{is_stopped, must_answer};
 use crate::failure::Failure;
 use crate::progress::Bar;
 use cowstore::transfer::{self, ExportOptions, ImportOptions, Progress, Transferred, Watch};
@@ -81,11 +82,15 @@ impl Session {
     fn open(path: &Path, access: Access) -> Result<Self, Failure> {
         must_exist(path)?;
         let options = open_options(access == Access::Look && !is_writable(path));
-        let fail = Failure::of(path);
         let reach = match Pool::open(path, &options) {
             Ok(pool) => Reach::Local(pool),
-            Err(Error::Busy(_)) => Reach::Other(open_manage(path, &options).map_err(&fail)?),
-            Err(error) => return Err(fail(error)),
+            Err(Error::Busy(_)) => {
+                if is_stopped(path) {
+                    must_answer(path)?;
+                }
+                Reach::Other(open_manage(path, &options).map_err(Failure::opening(path))?)
+            }
+            Err(error) => return Err(Failure::opening(path)(error)),
         };
         Ok(Self { path: path.into(), reach })
     }

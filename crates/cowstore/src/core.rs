@@ -1,7 +1,7 @@
 //! What a pool and all that is open in it share: the way to the reactor, and what is known of
 //! the pool without asking it.
 
-use crate::completion::{Inbox, Outcome};
+use crate::completion::{Completion, Inbox, Outcome, refuse_on_reactor};
 use crate::identity::Identity;
 use crate::queue::Queue;
 use crate::runtime::Registration;
@@ -23,6 +23,48 @@ pub(crate) struct Core {
     pub(crate) registration: Option<Arc<Registration>>,
     /// Those of what is open: a resize or rename reaches them.
     labels: Mutex<Vec<Weak<Label>>>,
+    followers: Mutex<Vec<Follower>>,
+}
+
+/// Told of each change; see [`crate::Pool::on_change`].
+type Follower = Arc<dyn Fn(&VolumeChange) + Send + Sync>;
+
+/// A change that who has a volume or snapshot open wants to know of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum VolumeChange {
+    /// A volume has a new size.
+    Resized {
+        /// The volume.
+        volume: String,
+        /// Its size.
+        size_bytes: u64,
+    },
+    /// A volume or snapshot has a new name.
+    Renamed {
+        /// What it was called: `VOL` or `VOL@SNAP`.
+        from: String,
+        /// What it is called, in the same form.
+        to: String,
+    },
+}
+
+impl VolumeChange {
+    /// What `op` changes when it succeeds.
+    fn of(op: &Op) -> Option<Self> {
+        match op {
+            Op::Resize { volume, size_bytes, .. } => {
+                Some(Self::Resized { volume: volume.clone(), size_bytes: *size_bytes })
+            }
+            Op::Rename { name, to } => {
+                let to = match name.split_once('@') {
+                    Some((volume, _)) => format!("{volume}@{to}"),
+                    None => to.clone(),
+                };
+                Some(Self::Renamed { from: name.clone(), to })
+            }
+            _ => None,
+        }
+    }
 }
 
 /// What was settled when the pool was opened.
@@ -45,14 +87,50 @@ impl Core {
         facts: Facts,
         registration: Option<Arc<Registration>>,
     ) -> Self {
-        Self { queue, buffers, facts, registration, labels: Mutex::default() }
+        let (labels, followers) = (Mutex::default(), Mutex::default());
+        Self { queue, buffers, facts, registration, labels, followers }
     }
 
     /// Queues `op`; the future is its outcome. It is queued now, not when it is first polled.
-    pub(crate) fn execute(&self, op: Op) -> OpFuture {
+    pub(crate) fn execute(self: &Arc<Self>, op: Op) -> OpFuture {
         let inbox = Inbox::default();
-        self.queue.push(op, inbox.completion(0));
+        self.push(op, inbox.completion(0));
         OpFuture { inbox }
+    }
+
+    /// Queues `op` and waits for its outcome.
+    pub(crate) fn call(self: &Arc<Self>, op: Op) -> Outcome {
+        refuse_on_reactor()?;
+        let inbox = Inbox::default();
+        self.push(op, inbox.completion(0));
+        inbox.wait()?.1
+    }
+
+    /// Queues `op`. Whoever has something open that it changes knows before `completion` is called.
+    fn push(self: &Arc<Self>, op: Op, completion: Completion) {
+        let Some(change) = VolumeChange::of(&op) else { return self.queue.push(op, completion) };
+        let core = Arc::downgrade(self);
+        let told = Completion::new(move |outcome| {
+            if let (Ok(_), Some(core)) = (&outcome, core.upgrade()) {
+                core.tell(&change);
+            }
+            completion.complete(outcome);
+        });
+        self.queue.push(op, told);
+    }
+
+    fn tell(&self, change: &VolumeChange) {
+        self.each_label(|label| match change {
+            VolumeChange::Resized { volume, size_bytes } => label.resize(volume, *size_bytes),
+            VolumeChange::Renamed { from, to } => label.rename(from, to),
+        });
+        // One that asks to follow another one meanwhile does not wait for this.
+        let followers = self.followers.lock().clone();
+        followers.iter().for_each(|follower| follower(change));
+    }
+
+    pub(crate) fn follow(&self, follower: Follower) {
+        self.followers.lock().push(follower);
     }
 
     pub(crate) fn add_label(&self, name: &str, size_bytes: u64) -> Arc<Label> {
@@ -63,7 +141,7 @@ impl Core {
         label
     }
 
-    pub(crate) fn each_label(&self, visit: impl Fn(&Label)) {
+    fn each_label(&self, visit: impl Fn(&Label)) {
         self.labels.lock().iter().filter_map(Weak::upgrade).for_each(|label| visit(&label));
     }
 }
@@ -88,14 +166,14 @@ impl Label {
     }
 
     /// `volume` has a new size; its snapshots have not.
-    pub(crate) fn resize(&self, volume: &str, size_bytes: u64) {
+    fn resize(&self, volume: &str, size_bytes: u64) {
         if *self.name.lock() == volume {
             self.size_bytes.store(size_bytes, Ordering::Relaxed);
         }
     }
 
     /// `from` is called `to` now, and if it is a volume, so begin the names of its snapshots.
-    pub(crate) fn rename(&self, from: &str, to: &str) {
+    fn rename(&self, from: &str, to: &str) {
         let mut name = self.name.lock();
         let rest = name.strip_prefix(from).filter(|rest| rest.is_empty() || rest.starts_with('@'));
         if let Some(renamed) = rest.map(|rest| format!("{to}{rest}")) {

@@ -108,7 +108,7 @@ mod volume;
 #[cfg(test)]
 extern crate self as cowstore;
 
-pub use crate::core::OpFuture;
+pub use crate::core::{OpFuture, VolumeChange};
 pub use connect::open_manage;
 pub use cow_engine::{AckMode, DiffQuery, DiffSide, Extent, NewVolume, Op, PropEdit, Reply};
 pub use cow_format::{BLOCK_SIZE, Buf, BufPool, BufSlice, NodeId};

@@ -1,7 +1,7 @@
 //! A pool that is open in this process.
 
 use crate::bypass::CacheBypass;
-use crate::core::{Core, Facts, OpFuture};
+use crate::core::{Core, Facts, OpFuture, VolumeChange};
 use crate::create;
 use crate::error::{Error, image_error, os_error};
 use crate::identity::Identity;
@@ -82,7 +82,9 @@ impl Pool {
     ///
     /// # Errors
     /// `Busy` when another process has it, and says which if that is known; `Unsupported` when
-    /// it is no pool, or one that this program does not understand.
+    /// it is no pool, or one that this program does not understand; `NoSpace` when its journal is
+    /// longer than memory may hold and the file system below has no room for the checkpoint that this
+    /// takes: nothing is lost, and it may be opened later, or for reading.
     pub fn open(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Self, Error> {
         Self::open_with(path.as_ref(), options, Engine::new)
     }
@@ -211,6 +213,12 @@ impl Pool {
         self.core.execute(op)
     }
 
+    /// Has `follower` called after each change of a name or size, whoever asked for it. That is on
+    /// the pool's reactor thread, before the answer is given: it must be quick and must not block.
+    pub fn on_change(&self, follower: impl Fn(&VolumeChange) + Send + Sync + 'static) {
+        self.core.follow(Arc::new(follower));
+    }
+
     /// Where it was opened.
     pub fn path(&self) -> &Path {
         &self.core.facts.path
@@ -238,7 +246,7 @@ impl Pool {
     }
 
     pub(crate) fn call(&self, op: Op) -> Result<Reply, Error> {
-        self.core.queue.call(op)
+        self.core.call(op)
     }
 
     pub(crate) fn done(&self, op: Op) -> Result<(), Error> {

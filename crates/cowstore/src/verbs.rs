@@ -132,21 +132,13 @@ impl Pool {
             }
             bare = snapshot;
         }
-        self.done(Op::Rename { name: name.into(), to: bare.into() })?;
-        let new = match name.split_once('@') {
-            Some((volume, _)) => format!("{volume}@{bare}"),
-            None => bare.into(),
-        };
-        self.core.each_label(|label| label.rename(name, &new));
-        Ok(())
+        self.done(Op::Rename { name: name.into(), to: bare.into() })
     }
 
     /// Changes the size of a volume. `shrink` allows it to become smaller: what lies beyond is
     /// lost.
     pub fn resize(&self, volume: &str, size_bytes: u64, shrink: bool) -> Result<(), Error> {
-        self.done(Op::Resize { volume: volume.into(), size_bytes, shrink })?;
-        self.core.each_label(|label| label.resize(volume, size_bytes));
-        Ok(())
+        self.done(Op::Resize { volume: volume.into(), size_bytes, shrink })
     }
 
     /// Sets (or, with `None`, removes) properties of `VOL`, `VOL@SNAP`, or, with an empty name,

@@ -28,7 +28,7 @@ mod walk;
 
 pub(crate) use blobs::read_chain;
 
-use crate::error::Error;
+use crate::error::{Error, SpaceKind};
 use crate::space::allocate;
 use crate::task::{Cx, Turns};
 use cow_alloc::Stream;
@@ -144,7 +144,7 @@ pub(crate) async fn fold_now(cx: &Cx) -> Result<(), Error> {
                 return Ok(());
             }
             if core.fold.is_stalled() {
-                return Err(Error::NoSpace(crate::error::SpaceKind::Below));
+                return Err(Error::NoSpace(SpaceKind::Below));
             }
         }
         cx.wait(|core| &mut core.fold_wait).await;
@@ -346,6 +346,9 @@ impl Fold {
             self.cx.core().writable()?;
             self.cx.wait(|core| &mut core.fold.write_wait).await;
         }
+        if self.cx.core().fold.given_up {
+            return self.writes_done().await;
+        }
         self.writes.set(self.writes.get() + 1);
         let (cx, writes) = (self.cx.clone(), Rc::clone(&self.writes));
         self.cx.spawn(async move {
@@ -365,12 +368,17 @@ impl Fold {
         while self.writes.get() > 0 {
             self.cx.wait(|core| &mut core.fold.write_wait).await;
         }
-        self.cx.core().writable().map(|_| ())
+        let mut core = self.cx.core();
+        if core.fold.given_up {
+            return Err(Error::NoSpace(SpaceKind::Below));
+        }
+        core.writable().map(|_| ())
     }
 }
 
 /// A write that has to succeed. A full file system below is waited for (nothing is lost, only
-/// this fold stands still); any other failure poisons the pool.
+/// this fold stands still); any other failure poisons the pool. While the pool is being opened nobody is
+/// served by waiting, and whoever opens it could not be told: the fold is given up instead, as by a crash.
 pub(crate) async fn write_fixed(cx: &Cx, at: Phys, data: BufSlice, what: &str) {
     let mut stall = None;
     while let Err(failure) = cx.write(at, vec![data.clone()]).await {
@@ -378,6 +386,10 @@ pub(crate) async fn write_fixed(cx: &Cx, at: Phys, data: BufSlice, what: &str) {
             let offset = at.byte_offset();
             let errno = failure.errno;
             cx.core().poison(format!("write of a {what} at byte {offset}: os error {errno}"));
+            return;
+        }
+        if !cx.core().serving {
+            cx.core().fold.given_up = true;
             return;
         }
         stall.get_or_insert_with(|| Stall::begin(cx));

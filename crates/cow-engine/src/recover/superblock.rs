@@ -1,7 +1,8 @@
 //! Reading the superblock, and writing the fence.
 
 use super::read_twice;
-use crate::error::Error;
+use crate::below::is_full;
+use crate::error::{Error, SpaceKind};
 use crate::task::{Cx, join_all};
 use cow_format::checkpoint::JournalPos;
 use cow_format::superblock::{COPY_BLOCKS, Fence, KNOWN_RO_COMPAT, MAX_FENCES, Superblock};
@@ -83,10 +84,9 @@ pub(super) async fn fence(
     let writes = Superblock::copies_of(set)
         .map(|copy| cx.write(Phys(COPY_BLOCKS[copy]), vec![BufSlice::whole(sb.encode(copy))]));
     for result in join_all(writes).await {
-        result.map_err(|failure| Error::Io {
-            errno: failure.errno,
-            op: "write of a superblock",
-            offset: 0,
+        result.map_err(|failure| match failure.errno {
+            errno if is_full(errno) => Error::NoSpace(SpaceKind::Below),
+            errno => Error::Io { errno, op: "write of a superblock", offset: 0 },
         })?;
     }
     flush(cx).await

@@ -9,6 +9,7 @@ use crate::image::OpenOptions;
 use crate::request::IoOp;
 use cow_format::{Buf, BufSlice};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::thread;
 use tempfile::TempDir;
 
@@ -235,6 +236,70 @@ fn of_joined_writes_only_those_fail_that_cannot_be_done() {
     for tag in 0..2 {
         assert_eq!(result(tag).unwrap_err().offset, (top - 2 + tag) * 4096, "its own place");
     }
+}
+
+/// A file system of 1 MiB of its own, unmounted when dropped; none where that may not be made.
+struct Small(TempDir);
+
+impl Small {
+    fn new() -> Option<Self> {
+        let small = Self(tempfile::tempdir().unwrap());
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", "size=1m,huge=never", "cow-io-test"]).arg(small.0.path());
+        let output = mount.output().unwrap();
+        if output.status.success() {
+            return Some(small);
+        }
+        eprintln!("skipped: no tmpfs: {}", String::from_utf8_lossy(&output.stderr).trim());
+        None
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        // It is not mounted where that was refused.
+        let _ = Command::new("umount").arg(self.0.path()).output();
+    }
+}
+
+/// In the middle of what is one write there is no room for one block of a file: the others, before it
+/// and behind it, are written, and only that one is told so.
+#[test]
+fn of_joined_writes_the_one_fails_that_finds_no_room() {
+    let Some(small) = Small::new() else { return };
+    let path = small.0.path().join("image");
+    let image = Image::create(&path, 64 << 20, &CreateOptions::default()).unwrap();
+    let Ok(mut driver) = UringDriver::open(image, 64) else {
+        return eprintln!("skipped: no rings");
+    };
+    let (all, bad) = (10..18, 13);
+    for block in all.clone().filter(|block| *block != bad) {
+        write_block(&mut driver, block, block, 1);
+        assert!(take_all(&mut driver)[0].result.is_ok());
+    }
+    let ballast = small.0.path().join("ballast");
+    assert!(std::fs::write(&ballast, vec![7; 2 << 20]).is_err(), "it is full");
+    let again = |driver: &mut UringDriver, content: u8| {
+        for block in all.clone() {
+            write_block(driver, block, block, content + block as u8);
+        }
+        driver.kick();
+        assert_eq!(driver.ring.as_ref().ok().unwrap().under_way(), 1, "they are one");
+        let mut done = take_all(driver);
+        done.sort_by_key(|done| done.tag);
+        assert!(done.iter().map(|done| done.tag).eq(all.clone()), "each once");
+        let bytes = std::fs::read(&path).unwrap();
+        for done in &done {
+            let at = done.tag as usize * 4096;
+            let wanted = if done.result.is_ok() { content + done.tag as u8 } else { 0 };
+            assert!(bytes[at..at + 4096].iter().all(|byte| *byte == wanted), "block {}", done.tag);
+        }
+        let failed = done.into_iter().filter_map(|done| Some((done.tag, done.result.err()?)));
+        failed.map(|(tag, error)| (tag, error.offset, error.errno)).collect::<Vec<_>>()
+    };
+    assert_eq!(again(&mut driver, 100), [(bad, bad * 4096, libc::ENOSPC)]);
+    std::fs::remove_file(&ballast).unwrap();
+    assert_eq!(again(&mut driver, 200), [], "there is room again");
 }
 
 /// A watched file ends a wait, as often as there is something to read.

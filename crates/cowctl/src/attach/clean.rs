@@ -7,11 +7,12 @@ use crate::failure::Failure;
 use cow_fuse::mountinfo;
 use cowstore::Identity;
 use std::fs;
+use std::path::Path;
 
 /// Frees what nobody uses any more, and says so. What is still in use stays as it is, and is
 /// named.
-pub fn clean(identity: &Identity) -> Result<(), Failure> {
-    for attached in of_pool(identity)?.iter().filter(|attached| attached.device.is_dead()) {
+pub fn clean(path: &Path, identity: &Identity) -> Result<(), Failure> {
+    for attached in of_pool(path, identity)?.iter().filter(|attached| attached.device.is_dead()) {
         let (name, device) = (&attached.name, attached.device.path());
         match attached.device.release() {
             Ok(()) => {

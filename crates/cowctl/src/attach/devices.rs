@@ -1,15 +1,21 @@
 //! What of a pool is attached, found out from the kernel: loop devices over a mount of the pool
 //! that was made for `attach`, and NBD devices that say so by what they are called.
+//!
+//! The kernel knows them by the names that they had when they were attached. A volume keeps its inode
+//! number in all mounts when it is renamed: by that it is known what it is called now.
 
 use crate::failure::Failure;
-use crate::mount::OWN;
+use crate::mount::{OWN, connect};
 use crate::nbd_devices::{self, ServerState};
+use cow_fuse::inode_of;
 use cow_fuse::loops::{self, LoopDevice};
 use cow_fuse::mountinfo::{self, MountEntry};
 use cow_nbd::device::NbdDevice;
-use cowstore::{Identity, runtime};
+use cowstore::{Answer, Identity, Manage, Verb, runtime};
+use std::collections::HashMap;
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// A device of one of two kinds.
@@ -64,7 +70,7 @@ impl Device {
 
 /// A volume or snapshot behind a device.
 pub struct Attached {
-    /// `VOL` or `VOL@SNAP`, as it was called when it was attached.
+    /// `VOL` or `VOL@SNAP`; of a device whose server has died, what it was called when it was attached.
     pub name: String,
     /// The device.
     pub device: Device,
@@ -132,19 +138,52 @@ pub fn own_prefix(identity: &Identity) -> Result<String, Failure> {
     Ok(path.to_string_lossy().into_owned())
 }
 
-/// All of a pool, by kind and number of the device.
-pub fn of_pool(identity: &Identity) -> Result<Vec<Attached>, Failure> {
+/// All of the pool at `path`, by kind and number of the device.
+pub fn of_pool(path: &Path, identity: &Identity) -> Result<Vec<Attached>, Failure> {
     let prefix = own_prefix(identity)?;
     let of = |device: LoopDevice| {
         let backing = device.backing.to_str()?;
         let (number, name) = backing.strip_prefix(&prefix)?.split_once('/')?;
         let is_ours = number.bytes().all(|byte| byte.is_ascii_digit()) && !name.contains('/');
         let name = name.to_owned();
-        is_ours.then_some(Attached { name, device: Device::Loop(device) })
+        is_ours.then(|| (renamed(&device), Attached { name, device: Device::Loop(device) }))
     };
-    let nbd = nbd_devices::of_pool(identity).into_iter().map(|attached| Attached {
-        name: attached.name,
-        device: Device::Nbd(attached.device, attached.server),
+    let nbd = nbd_devices::of_pool(identity).into_iter().map(|attached| {
+        let inode = Some(attached.inode).filter(|_| attached.server == ServerState::Alive);
+        let device = Device::Nbd(attached.device, attached.server);
+        (inode, Attached { name: attached.name, device })
     });
-    Ok(loops::list().into_iter().filter_map(of).chain(nbd).collect())
+    let mut found: Vec<_> = loops::list().into_iter().filter_map(of).chain(nbd).collect();
+    if found.iter().any(|(inode, _)| inode.is_some()) {
+        let names = names(path)?;
+        for (inode, attached) in &mut found {
+            let name = inode.as_ref().and_then(|inode| names.get(inode));
+            attached.name = name.unwrap_or(&attached.name).clone();
+        }
+    }
+    Ok(found.into_iter().map(|(_, attached)| attached).collect())
+}
+
+/// The inode number of the file behind a device, if that is not called any more what the kernel says.
+fn renamed(device: &LoopDevice) -> Option<u64> {
+    let inode = device.inode().ok()?;
+    let is_same = fs::metadata(&device.backing).is_ok_and(|file| file.ino() == inode);
+    (!is_same).then_some(inode)
+}
+
+/// What is called how in a pool that is served.
+fn names(path: &Path) -> Result<HashMap<u64, String>, Failure> {
+    let Some(client) = connect(path)? else { return Ok(HashMap::new()) };
+    match client.call(Verb::List { exact: false }, &mut |_| {}).map_err(Failure::of(path))? {
+        Answer::List(nodes) => {
+            let live = nodes.into_iter().filter(|node| node.live);
+            Ok(live.map(|node| (inode_of(&node), node.name)).collect())
+        }
+        _ => Ok(HashMap::new()),
+    }
+}
+
+/// The inode number of a volume or snapshot.
+pub fn inode(path: &Path, name: &str) -> Result<Option<u64>, Failure> {
+    Ok(names(path)?.into_iter().find(|(_, other)| other == name).map(|(inode, _)| inode))
 }

@@ -26,6 +26,11 @@ pub fn pool_name(label: Option<&str>, pool: &Path) -> String {
     if name.starts_with('.') { format!("_{name}") } else { name }
 }
 
+/// Where the link of a volume of a pool belongs.
+pub fn path(pool: &str, name: &str) -> PathBuf {
+    root().join(pool).join(name)
+}
+
 /// Makes the link; one to a device that is free, or to `device`, is replaced.
 ///
 /// # Errors

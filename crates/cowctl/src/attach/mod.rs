@@ -13,6 +13,7 @@ mod place;
 mod print;
 mod sector;
 
+use crate::answers::watch;
 use crate::args::{Attach, AttachAs, Attachments, Detach};
 use crate::failure::Failure;
 use crate::mount::{connect, ensure, wait_for_end};
@@ -46,14 +47,22 @@ fn lock(path: &Path) -> Result<(Identity, File), Failure> {
     Ok((identity, file))
 }
 
+/// The same, for a command: it ends when the process that has the pool does not answer, in which case
+/// the lock, too, may never be had.
+fn lock_and_watch(path: &Path) -> Result<(Identity, File), Failure> {
+    must_exist(path)?;
+    watch(path)?;
+    lock(path)
+}
+
 pub fn attach(path: &Path, args: &Attach) -> Result<(), Failure> {
     if let Some(format) = args.print {
         return print::print(path, args, format);
     }
-    let (identity, _lock) = lock(path)?;
-    clean::clean(&identity)?;
+    let (identity, _lock) = lock_and_watch(path)?;
+    clean::clean(path, &identity)?;
     let name = &args.name;
-    if let Some(there) = of_pool(&identity)?.iter().find(|attached| attached.name == *name) {
+    if let Some(there) = of_pool(path, &identity)?.iter().find(|attached| attached.name == *name) {
         let device = there.device.path();
         if there.device.is_dead() {
             return Err(there.in_use(true));
@@ -70,15 +79,10 @@ pub fn attach(path: &Path, args: &Attach) -> Result<(), Failure> {
         // A server that was started for this alone ends again.
         let _ = let_go(path, &identity);
     })?;
-    let label = label(path);
-    let linked = link::make(&link::pool_name(label.as_deref(), path), name, &device);
-    let shown = match linked {
-        Ok(link) => link,
-        Err(error) => {
-            eprintln!("cowctl: note: no link: {error}");
-            device.clone()
-        }
-    };
+    if let Err(failure) = follow_names(path, &identity, Some(&device)) {
+        eprintln!("cowctl: note: no link: {failure}");
+    }
+    let shown = link::of(&device).unwrap_or_else(|| device.clone());
     let read_only = if name.contains('@') { "-o ro " } else { "" };
     eprintln!("cowctl: to mount what is on it: mount {read_only}{} DIR", shown.display());
     output::line(device.display().to_string())
@@ -114,24 +118,25 @@ fn configure(path: &Path, dir: &Path, args: &Attach) -> Result<PathBuf, Failure>
     })
 }
 
-/// The label of a pool that is served. Without it a path is less pretty, no more.
-fn label(path: &Path) -> Option<String> {
-    let client = connect(path).ok()??;
-    match client.call(Verb::GetProps { name: String::new() }, &mut |_| {}).ok()? {
+/// The label of a pool that is served.
+fn label(path: &Path) -> Result<Option<String>, Failure> {
+    let Some(client) = connect(path)? else { return Ok(None) };
+    let verb = Verb::GetProps { name: String::new() };
+    match client.call(verb, &mut |_| {}).map_err(Failure::of(path))? {
         Answer::Props(props) => {
-            props.props.into_iter().find(|(key, _)| key == LABEL).map(|(_, value)| value)
+            Ok(props.props.into_iter().find(|(key, _)| key == LABEL).map(|(_, value)| value))
         }
-        _ => None,
+        _ => Ok(None),
     }
 }
 
 pub fn detach(path: &Path, args: &Detach) -> Result<(), Failure> {
-    let (identity, _lock) = lock(path)?;
-    let before = of_pool(&identity)?;
-    clean::clean(&identity)?;
+    let (identity, _lock) = lock_and_watch(path)?;
+    let before = of_pool(path, &identity)?;
+    clean::clean(path, &identity)?;
     let was_there = before.iter().any(|attached| attached.name == args.name);
     let mut found = was_there;
-    for attached in of_pool(&identity)?.iter().filter(|attached| attached.name == args.name) {
+    for attached in of_pool(path, &identity)?.iter().filter(|attached| attached.name == args.name) {
         found = true;
         let device = attached.device.path();
         match attached.device.release() {
@@ -142,7 +147,7 @@ pub fn detach(path: &Path, args: &Detach) -> Result<(), Failure> {
             Err(error) => return Err(Failure::file(&device)(error)),
         }
     }
-    clean::clean(&identity)?;
+    clean::clean(path, &identity)?;
     let_go(path, &identity)?;
     if found {
         return Ok(());
@@ -152,7 +157,7 @@ pub fn detach(path: &Path, args: &Detach) -> Result<(), Failure> {
 
 /// After the last one the process that has the pool unmounts it, and ends if it was there for that.
 fn let_go(path: &Path, identity: &Identity) -> Result<(), Failure> {
-    if of_pool(identity)?.iter().any(|attached| !attached.device.is_dead()) {
+    if of_pool(path, identity)?.iter().any(|attached| !attached.device.is_dead()) {
         return Ok(());
     }
     let Some(client) = connect(path)? else { return Ok(()) };
@@ -174,8 +179,9 @@ fn let_go(path: &Path, identity: &Identity) -> Result<(), Failure> {
 
 pub fn list(path: &Path, args: &Attachments) -> Result<(), Failure> {
     must_exist(path)?;
+    watch(path)?;
     let identity = Identity::read(path).map_err(Failure::of(path))?;
-    let rows: Vec<Value> = of_pool(&identity)?.iter().map(row).collect();
+    let rows: Vec<Value> = of_pool(path, &identity)?.iter().map(row).collect();
     if args.json.json {
         return output::json("attachments", json!({"items": rows}));
     }
@@ -209,11 +215,50 @@ fn row(attached: &Attached) -> Value {
     })
 }
 
-/// A volume has a new size: the device over it, if it is attached, takes it over.
-pub fn resized(path: &Path, volume: &str) {
-    let Ok(identity) = Identity::read(path) else { return };
-    for attached in of_pool(&identity).unwrap_or_default() {
-        if attached.name != volume {
+/// Volumes may have changed: what is attached of them follows. For who has changed one.
+pub fn changed(path: &Path) {
+    let is_attached = |identity| of_pool(path, &identity).is_ok_and(|found| !found.is_empty());
+    if !Identity::read(path).is_ok_and(is_attached) {
+        return;
+    }
+    if let Err(failure) = follow(path) {
+        eprintln!("cowctl: note: what is attached may not have followed: {failure}");
+    }
+}
+
+/// Has all that is attached follow its volumes.
+pub fn follow(path: &Path) -> Result<(), Failure> {
+    // Something that is being attached at this moment is waited for.
+    let (identity, _lock) = lock(path)?;
+    follow_names(path, &identity, None)?;
+    follow_sizes(path, &identity)
+}
+
+/// Links are called as the volumes are, whose names may have changed; `new` gets its first one.
+fn follow_names(path: &Path, identity: &Identity, new: Option<&Path>) -> Result<(), Failure> {
+    let pool = link::pool_name(label(path)?.as_deref(), path);
+    let mut missing = Vec::new();
+    for attached in of_pool(path, identity)? {
+        let device = attached.device.path();
+        let is_new = new == Some(device.as_path());
+        let old = if is_new || attached.device.is_dead() { None } else { link::of(&device) };
+        if is_new || old.is_some_and(|old| old != link::path(&pool, &attached.name)) {
+            // All that are wrong go first: two volumes may have changed names.
+            link::remove(&device);
+            missing.push((attached.name, device));
+        }
+    }
+    for (name, device) in missing {
+        if let Err(error) = link::make(&pool, &name, &device) {
+            eprintln!("cowctl: note: no link: {error}");
+        }
+    }
+    Ok(())
+}
+
+fn follow_sizes(path: &Path, identity: &Identity) -> Result<(), Failure> {
+    for attached in of_pool(path, identity)? {
+        if attached.device.is_dead() {
             continue;
         }
         let failure = match &attached.device {
@@ -228,4 +273,5 @@ pub fn resized(path: &Path, volume: &str) {
             eprintln!("cowctl: note: {} still has its old size: {failure}", device.display());
         }
     }
+    Ok(())
 }

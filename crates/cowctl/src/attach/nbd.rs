@@ -1,7 +1,7 @@
 //! `attach --as nbd`: a device of the kernel's own NBD client, over connections to the process that has
 //! the pool.
 
-use super::devices::Attached;
+use super::devices::{Attached, inode};
 use super::place::Place;
 use super::sector;
 use crate::args::Attach;
@@ -46,7 +46,10 @@ pub fn attach(path: &Path, identity: &Identity, args: &Attach) -> Result<PathBuf
         connections.push(connect()?);
     }
     let server = Holder::of(identity).map_or(0, |holder| holder.pid);
-    let backend = backend_of(identity, server, &args.name);
+    let missing =
+        || Failure::NotFound(format!("{}: no longer there: {}", path.display(), args.name));
+    let inode = inode(path, &args.name)?.ok_or_else(missing)?;
+    let backend = backend_of(identity, server, inode, &args.name);
     let made = device::connect(connections, &backend, block_bytes);
     made.map(|device| device.path()).map_err(|error| match error.kind() {
         io::ErrorKind::PermissionDenied => Failure::Failed(format!("{error}: that takes root")),

@@ -40,7 +40,9 @@ pub fn rename(path: &Path, args: Rename) -> Result<(), Failure> {
     if !name.contains('@') && to.contains('@') {
         return Err(Failure::Usage(format!("{to}: the new name of a volume has no @")));
     }
-    session::with(path, Access::Change, |pool| pool.done(Verb::Rename { name, to }))
+    session::with(path, Access::Change, |pool| pool.done(Verb::Rename { name, to }))?;
+    attach::changed(path);
+    Ok(())
 }
 
 pub fn resize(path: &Path, args: Resize) -> Result<(), Failure> {
@@ -54,9 +56,9 @@ pub fn resize(path: &Path, args: Resize) -> Result<(), Failure> {
                 path.display()
             )));
         }
-        pool.done(Verb::Resize { volume: volume.clone(), size_bytes, shrink: force })
+        pool.done(Verb::Resize { volume, size_bytes, shrink: force })
     })?;
-    attach::resized(path, &volume);
+    attach::changed(path);
     Ok(())
 }
 

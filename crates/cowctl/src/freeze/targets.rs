@@ -49,7 +49,7 @@ fn no_mounts(error: io::Error) -> Failure {
 /// Those on the volumes of these snapshots.
 pub fn on_volumes(pool: &Path, snapshots: &[String]) -> Result<Vec<Target>, Failure> {
     let identity = Identity::read(pool).map_err(Failure::of(pool))?;
-    let attached = of_pool(&identity)?;
+    let attached = of_pool(pool, &identity)?;
     let all = mountinfo::mounts().map_err(no_mounts)?;
     let mut found = Vec::new();
     for snapshot in snapshots {

@@ -1,5 +1,7 @@
 //! The mounts of the pool that this process has open.
 
+use super::follow;
+use crate::failure::Failure;
 use cow_fuse::{Mount, mountinfo, protect};
 use cowstore::{Error, MountHost, Pool, runtime};
 use parking_lot::Mutex;
@@ -51,6 +53,11 @@ impl State {
         self.mounts.iter().all(|mount| mount.ended().has_ended())
     }
 
+    /// Whether something of the pool may be attached.
+    fn may_be_attached(&self) -> bool {
+        self.kept || self.has_own()
+    }
+
     /// Whether it is mounted for `attach`.
     fn has_own(&self) -> bool {
         let is_own = |mount: &Mount| Some(mount.dir()) == self.own.as_deref();
@@ -60,9 +67,16 @@ impl State {
 
 impl Mounts {
     /// None yet. With `on_empty` the process ends when the last one has ended; nothing is mounted
-    /// after that.
-    pub fn new(pool: &Arc<Pool>, on_empty: Option<OnEmpty>) -> Arc<Self> {
-        Arc::new(Self { pool: Arc::downgrade(pool), state: Mutex::default(), on_empty })
+    /// after that. What is attached follows changes of its volumes.
+    pub fn new(pool: &Arc<Pool>, on_empty: Option<OnEmpty>) -> Result<Arc<Self>, Failure> {
+        let mounts =
+            Arc::new(Self { pool: Arc::downgrade(pool), state: Mutex::default(), on_empty });
+        let served = Arc::downgrade(&mounts);
+        follow::start(pool, move || {
+            let mounts = served.upgrade();
+            mounts.is_some_and(|mounts| mounts.state.lock().may_be_attached())
+        })?;
+        Ok(mounts)
     }
 
     /// As [`MountHost::mount`].

@@ -4,6 +4,7 @@
 //! what is mounted; that process itself never does.
 
 mod background;
+mod follow;
 mod host;
 mod server;
 mod unmount;
@@ -11,6 +12,7 @@ mod unmount;
 pub use host::{Hosted, Mounts, OWN};
 pub use unmount::{umount, wait_for_end};
 
+use crate::answers::must_answer;
 use crate::args::Mount;
 use crate::failure::Failure;
 use crate::output;
@@ -29,6 +31,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// Mounts the pool and, unless another process does it, serves it.
 pub fn run(path: &Path, args: &Mount) -> Result<(), Failure> {
     must_exist(path)?;
+    must_answer(path)?;
     if args.dir.is_none() && !args.child {
         return Err(Failure::Usage("where? cowctl mount DIR".into()));
     }
@@ -55,7 +58,8 @@ fn serve(path: &Path, dir: Option<&Path>, read_only: bool, nbd: bool) -> Result<
     let fail = Failure::of(path);
     // Ordinary users cannot, and whoever serves a block device learns of it then.
     let _ = protect::mark_io_flusher();
-    let pool = Arc::new(Pool::open(path, &open_options(read_only)).map_err(&fail)?);
+    let opened = Pool::open(path, &open_options(read_only)).map_err(Failure::opening(path))?;
+    let pool = Arc::new(opened);
     let served = server::run(&pool, dir, nbd);
     let closed = pool.shutdown().map_err(&fail);
     served.and(closed)

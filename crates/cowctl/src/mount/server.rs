@@ -44,7 +44,7 @@ pub fn run(pool: &Arc<Pool>, dir: Option<&Path>, nbd: bool) -> Result<(), Failur
     let clients = nbd_server.clone();
     let is_busy = move || clients.as_ref().is_some_and(|nbd| !nbd.connections().is_empty());
     let on_empty = OnEmpty { is_busy: Box::new(is_busy), end: Box::new(end) };
-    let mounts = Mounts::new(pool, Some(on_empty));
+    let mounts = Mounts::new(pool, Some(on_empty))?;
     let shutdown = move || {
         let _ = wake.send(Wake::Stop);
     };

@@ -1,6 +1,7 @@
 //! `umount`.
 
 use super::{beside, wait_for};
+use crate::answers::watch;
 use crate::args::Umount;
 use crate::failure::Failure;
 use cow_fuse::mountinfo;
@@ -23,10 +24,12 @@ pub fn umount(args: &Umount) -> Result<(), Failure> {
         let text = format!("{}: what is mounted there is no pool", dir.display());
         return Err(Failure::Refused(text));
     }
-    if let Some(pool) = entry.pool()
-        && ask(&pool, &at)?
-    {
-        return Ok(());
+    if let Some(pool) = entry.pool() {
+        // Nothing there may be looked at before.
+        watch(&pool)?;
+        if ask(&pool, &at)? {
+            return Ok(());
+        }
     }
     let is_dead = cow_fuse::is_dead(&at);
     match cow_fuse::unmount(&at, is_dead) {

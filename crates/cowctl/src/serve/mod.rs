@@ -27,7 +27,7 @@ pub fn run(path: &Path, args: &Serve) -> Result<(), Failure> {
     let fail = Failure::of(path);
     // It may come to serve block devices to this host; before any thread is started.
     let _ = protect::mark_io_flusher();
-    let pool = Pool::open(path, &open_options(args.read_only)).map_err(&fail)?;
+    let pool = Pool::open(path, &open_options(args.read_only)).map_err(Failure::opening(path))?;
     let pool = Arc::new(pool);
     let served = serve(&pool, listen, args);
     // Whatever came of it, the pool is closed in good order.
@@ -40,7 +40,7 @@ fn serve(pool: &Arc<Pool>, listen: Vec<Listen>, args: &Serve) -> Result<(), Fail
     let (stop, stopped) = channel();
     signals::watch(stop.clone(), ())?;
     let nbd = Arc::new(OnceLock::new());
-    let mounts = Mounts::new(pool, None);
+    let mounts = Mounts::new(pool, None)?;
     let control =
         ControlServer::start(pool.clone(), host(pool, &nbd, &mounts, stop)).map_err(&fail)?;
     let exports = Arc::new(PoolExports::new(pool.clone()));

@@ -86,7 +86,7 @@ macro_rules! tests {
     };
     ($backend:expr) => {
         scenarios::tests!(@ $backend, volumes: any_alignment large_and_crooked async_form
-            callbacks holes_and_extents outside_is_refused ends_with_its_pool many_threads);
+            callbacks holes_and_extents outside_is_refused changes_are_told ends_with_its_pool many_threads);
         scenarios::tests!(@ $backend, verbs: snapshots_stay rollback_and_undo clones
             deletes_and_holds names_and_sizes properties diffs bad_names);
         scenarios::tests!(@ $backend, opening: create_refuses no_pool_at_all twice_is_busy

@@ -1,7 +1,7 @@
 //! Reading and writing.
 
 use super::{Backend, Place, block_on, pattern};
-use cowstore::{Error, Extent, Request, Response, Volume};
+use cowstore::{Error, Extent, Op, Request, Response, SnapshotOptions, Volume, VolumeChange};
 use std::sync::mpsc;
 use std::thread;
 
@@ -149,6 +149,36 @@ pub fn outside_is_refused(backend: &dyn Backend) {
     pool.rename("v", "w").unwrap();
     assert_eq!(volume.name(), "w");
     volume.write_at(b"ab", MIB).unwrap();
+    pool.close().unwrap();
+}
+
+pub fn changes_are_told(backend: &dyn Backend) {
+    let place = Place::new();
+    let pool = place.pool(backend);
+    let (sender, told) = mpsc::channel();
+    pool.on_change(move |change| sender.send(change.clone()).unwrap());
+    pool.create_volume("v", MIB, &[]).unwrap();
+    pool.snapshot(&["v@a"], SnapshotOptions::default()).unwrap();
+    let (volume, snapshot) = (pool.volume("v").unwrap(), pool.open_snapshot("v@a").unwrap());
+    // By either way in, and before the answer.
+    pool.resize("v", 2 * MIB, false).unwrap();
+    let resized = |size_bytes| VolumeChange::Resized { volume: "v".into(), size_bytes };
+    assert_eq!(told.try_recv(), Ok(resized(2 * MIB)));
+    let op = Op::Resize { volume: "v".into(), size_bytes: 3 * MIB, shrink: false };
+    block_on(pool.execute(op)).unwrap();
+    assert_eq!(told.try_recv(), Ok(resized(3 * MIB)));
+    assert_eq!((volume.size_bytes(), snapshot.size_bytes()), (3 * MIB, MIB));
+    let renamed = |from: &str, to: &str| VolumeChange::Renamed { from: from.into(), to: to.into() };
+    pool.rename("v@a", "v@b").unwrap();
+    assert_eq!(told.try_recv(), Ok(renamed("v@a", "v@b")));
+    let op = Op::Rename { name: "v".into(), to: "w".into() };
+    block_on(pool.execute(op)).unwrap();
+    assert_eq!(told.try_recv(), Ok(renamed("v", "w")));
+    assert_eq!((volume.name(), snapshot.name()), ("w".into(), "w@b".into()));
+    // What was refused has changed nothing.
+    assert!(pool.resize("v", MIB, false).is_err() && pool.rename("v", "x").is_err());
+    assert!(told.try_recv().is_err());
+    drop((volume, snapshot));
     pool.close().unwrap();
 }
 
