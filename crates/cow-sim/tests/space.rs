@@ -243,14 +243,15 @@ fn marks_are_told_as_the_pool_fills_and_empties() {
                 other => panic!("{other:?}"),
             })
             .collect();
-        assert_eq!(levels, [80, 90, 95]);
+        // While a fold runs nobody looks, so that one in the middle may be passed over.
+        assert!(levels == [80, 90, 95] || levels == [80, 95], "{levels:?}");
         // A larger pool ends it.
         let blocks = full.size_bytes / BLOCK;
         pool.must(Op::GrowPool { blocks: 2 * blocks });
         let grown = pool.info();
         let last = grown.events.last().unwrap();
         assert!(matches!(&last.kind, EventKind::SpaceBack(found) if found.level == 0), "{last:?}");
-        assert_eq!((last.seq, grown.space_level), (4, 0));
+        assert_eq!((last.seq, grown.space_level), (levels.len() as u64 + 1, 0));
         assert!(pool.fill(vm, 100_000) > 20_000);
         pool.check();
     }
