@@ -31,8 +31,10 @@ pub(crate) struct FoldState {
     pub(crate) stalled_writes: usize,
     /// A write of a fold found no room there while the pool was being opened.
     pub(crate) given_up: bool,
-    /// Blocks that the running fold may still take.
+    /// Blocks that the running fold may still take, and those that it took: both are in what is kept
+    /// for it until it publishes.
     pub(crate) left: u64,
+    pub(crate) taken: u64,
     /// Blocks that the running fold needs for the kill rows of nodes that others were spliced into.
     pub(crate) splice_blocks: u64,
     /// The last one that took data in freed half as much at least: what is written now replaces other

@@ -90,7 +90,7 @@ impl Core {
 
     /// Plans the deletion of the next one: records, its name, how full the pool is.
     fn plan_room(&mut self) -> Result<(Vec<Record>, (String, u8)), TreeError> {
-        // A fold keeps room for what it has written already: the pool looks fuller than it is.
+        // What the running fold frees is not known yet, and may be enough.
         if self.fold.running {
             return Err(TreeError::Busy("a fold is running".into()));
         }

@@ -112,7 +112,9 @@ impl Core {
         let Some(pool) = &self.pool else { return (0, 0) };
         let slop = self.slop_blocks();
         let capacity = pool.pool_blocks.saturating_sub(pool.fixed_blocks() + slop);
-        let kept = slop + self.reserve_blocks() + pool.shares.guaranteed();
+        // What a running fold has taken has left the free count, and is kept for it besides.
+        let reserve = self.reserve_blocks().saturating_sub(self.fold.taken);
+        let kept = slop + reserve + pool.shares.guaranteed();
         (capacity, self.free_before_long().saturating_sub(kept).min(capacity))
     }
 

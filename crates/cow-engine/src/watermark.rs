@@ -30,8 +30,7 @@ impl Core {
     /// Notes it when the pool has come to another mark.
     pub(crate) fn watch_level(&mut self) {
         let writable = self.pool.as_ref().is_some_and(|pool| !pool.read_only);
-        // A fold keeps room for what it has written already: it looks fuller than it is.
-        if !writable || !self.serving || self.fold.running {
+        if !writable || !self.serving {
             return;
         }
         let (old, percent) = (self.space_level, self.percent_used());

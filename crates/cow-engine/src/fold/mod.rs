@@ -122,7 +122,7 @@ pub(crate) fn start_if_due(cx: &Cx) {
         }
         core.fold.running = false;
         core.fold.splice_blocks = 0;
-        core.fold.left = 0;
+        (core.fold.left, core.fold.taken) = (0, 0);
         core.fold.finished += 1;
         core.notify(|core| &mut core.fold_wait);
     });
@@ -231,7 +231,7 @@ impl Fold {
             taken: 0,
             turns: Turns::default(),
         };
-        core.fold.left = reserved;
+        (core.fold.left, core.fold.taken) = (reserved, 0);
         core.fold.unread.clear();
         drop(core);
         crate::flush::emit_frames(cx);
@@ -297,6 +297,7 @@ impl Fold {
             let set_aside = {
                 let mut core = self.cx.core();
                 core.fold.left = self.reserved.saturating_sub(self.taken);
+                core.fold.taken = self.taken;
                 core.below.take()
             };
             if let Some(phys) = set_aside {

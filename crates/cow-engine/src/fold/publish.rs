@@ -69,7 +69,7 @@ impl Fold {
         if mutant::is("punchearly") {
             core.punch.early = core.pool()?.alloc.releasable(cp_seq);
         }
-        core.fold.left = 0;
+        (core.fold.left, core.fold.taken) = (0, 0);
         core.release_quarantine();
         core.trim_set_aside();
         let trims = core.fold.trim_again;
