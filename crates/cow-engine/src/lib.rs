@@ -163,10 +163,8 @@ impl Engine {
     pub fn step(&mut self, event: Event, actions: &mut Vec<Action>) {
         match event {
             Event::Op { id, op } => {
-                let mut core = self.cx.core();
-                let left = write_now::write_now(&mut core, id, op);
-                let left = left.and_then(|op| read_now::read_now(&mut core, id, op));
-                drop(core);
+                let left = write_now::write_now(&mut self.cx.core(), id, op);
+                let left = left.and_then(|op| read_now::read_now(&self.cx, id, op));
                 if let Some(op) = left {
                     let cx = self.cx.clone();
                     self.cx.spawn(ops::run(cx, Request { id, op }));
