@@ -4,7 +4,7 @@
 //! in flight without a thread for each. Offsets and lengths are bytes of any alignment; whoever
 //! implements [`Export`] turns them into blocks.
 
-use cowstore::{BLOCK_SIZE, Buf};
+use cowstore::{BLOCK_SIZE, Buf, Source};
 use std::sync::Arc;
 use thiserror::Error;
 
@@ -169,6 +169,12 @@ pub trait Export: Send + Sync {
     /// Starts `request`. `done` may be called on any thread, at once or later, in any order; it
     /// does not block. A `done` that is dropped without a call answers the client with `EIO`.
     fn submit(&self, request: Request, done: Completion);
+
+    /// Has the thread of the storage read and answer requests from `source` by itself, until that
+    /// leaves. A source that it has no use for is dropped.
+    fn serve(&self, source: Box<dyn Source>) {
+        drop(source);
+    }
 
     /// Names of the states that [`Export::base`] opens, at most `most` of them.
     fn bases(&self, most: usize) -> Vec<String> {

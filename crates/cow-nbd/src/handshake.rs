@@ -1,14 +1,15 @@
 //! Negotiation with one client, from the greeting to the choice of an export.
 //!
 //! Nothing a client does here can cost the server more than one thread, one open export, some
-//! kilobytes and the time that [`Inbound`] allows. Whatever has the form of an option is answered,
+//! kilobytes and the time that [`crate::conn::Inbound`] allows. Whatever has the form of an option is answered,
 //! also when it is refused; what has not ends the connection.
 
-use crate::conn::{Conn, Inbound};
+use crate::conn::Conn;
 use crate::context::{self, Context};
 use crate::export::{Export, ExportError, Exports};
+use crate::reader::Reader;
 use crate::wire::{self, ClientOption, MetaQuery, WireError, info, opt, rep};
-use std::io::{self, BufReader, Read};
+use std::io::{self, Read};
 use std::sync::Arc;
 use thiserror::Error;
 
@@ -34,8 +35,6 @@ pub(crate) struct Deal {
     pub(crate) structured: bool,
     pub(crate) contexts: Vec<Context>,
 }
-
-type Reader<'a> = BufReader<Inbound<'a>>;
 
 /// Whether haggling goes on.
 enum Step {
@@ -83,9 +82,9 @@ pub(crate) fn negotiate(
 }
 
 /// Replies are short, and the socket's buffer nearly always takes them at once.
-fn send(conn: &Conn, reader: &Reader<'_>, mut bytes: &[u8]) -> io::Result<()> {
+fn send(conn: &Conn, reader: &mut Reader<'_>, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
-        reader.get_ref().arm()?;
+        reader.inbound().arm()?;
         match conn.stream.write(bytes) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
             Ok(sent) => bytes = &bytes[sent..],

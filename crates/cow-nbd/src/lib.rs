@@ -8,6 +8,8 @@
 //! ```text
 //!   wire        bytes ⇄ values; no I/O, what a fuzzer calls
 //!   handshake   negotiation of one client          session  its requests
+//!   admission   what a request costs               reader   what was read ahead
+//!   direct      the requests, read and answered by the storage's thread
 //!   queue       what is in flight on a connection  writer   its replies
 //!   context     meta contexts that were selected   status   a block status of all of them
 //!   listen      sockets                            config   what a server shall be
@@ -30,11 +32,13 @@
 //! ```
 #![deny(unsafe_code)]
 
+mod admission;
 mod beside;
 mod config;
 mod conn;
 mod context;
 pub mod device;
+mod direct;
 mod error;
 mod export;
 mod handshake;
@@ -43,6 +47,7 @@ mod limits;
 mod listen;
 mod pool;
 mod queue;
+mod reader;
 mod server;
 mod session;
 mod status;

@@ -123,6 +123,13 @@ impl Stream {
         }
     }
 
+    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Unix(stream) => stream.as_fd(),
+            Self::Tcp(stream) => stream.as_fd(),
+        }
+    }
+
     /// Ends one or both directions. A stream that is already down is fine.
     pub(crate) fn shutdown(&self, how: Shutdown) {
         let _ = match self {

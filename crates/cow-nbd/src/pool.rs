@@ -4,7 +4,7 @@ use crate::export::{
     Base, Change, Completion, Export, ExportError, Exports, Extent, Request, Response,
 };
 use crate::server::ServerHandle;
-use cowstore::{Buf, DiffPage, Error, ExportInfo, Pool};
+use cowstore::{Buf, DiffPage, Error, ExportInfo, Pool, Source};
 use std::sync::Arc;
 
 /// Changed extents of one answer: with what lies between them, 128 KiB of descriptors.
@@ -115,6 +115,10 @@ impl Export for Opened {
         self.export.submit(request, move |outcome| {
             done(outcome.map(|response| answer(response, read_len)).map_err(translate));
         });
+    }
+
+    fn serve(&self, source: Box<dyn Source>) {
+        self.pool.serve(source);
     }
 
     fn bases(&self, most: usize) -> Vec<String> {

@@ -9,16 +9,21 @@
 //! client that does not read its replies fills its own budget, stalls its own reader, and nobody
 //! else notices. `complete` runs on the storage's thread: it takes the lock for a push, and nobody
 //! holds that lock while waiting for a socket.
+//!
+//! Where the storage's thread reads the socket itself (`direct.rs`), it sends as well, as long as it
+//! alone answers and the socket takes what it is given: the queue is *direct* then, and the writer
+//! sleeps. What the socket has no room for is the writer's, and all that comes until it has sent
+//! that; an answer from another thread makes it the writer's too. Only one of them sends at a time.
 
 use crate::export::{ExportError, Response};
-use crate::sync::{AtomicBool, Condvar, Mutex, Ordering};
+use crate::sync::{AtomicBool, Condvar, Mutex, Ordering, thread};
 use crate::wire::NbdError;
 use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Bytes and replies after which the writer stops gathering and writes.
+/// Bytes and replies after which whoever sends stops gathering and writes.
 const BATCH_BYTES: usize = 4 << 20;
 const BATCH_REPLIES: usize = 256;
 
@@ -48,6 +53,26 @@ pub(crate) struct Reply {
     pub(crate) result: Result<Answer, Failure>,
 }
 
+/// What the socket had no room for, of replies that are taken from the queue already.
+#[derive(Debug)]
+pub(crate) struct Rest {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) requests: usize,
+    pub(crate) cost_bytes: usize,
+    /// The connection ends after this.
+    pub(crate) close: bool,
+}
+
+/// What the writer is given.
+#[derive(Debug)]
+pub(crate) enum Work {
+    /// The replies in its batch.
+    Replies,
+    Rest(Rest),
+    /// There will be no more.
+    End,
+}
+
 /// The descriptors of one meta context.
 #[derive(Debug)]
 pub(crate) struct Status {
@@ -67,11 +92,31 @@ struct State {
     replies: VecDeque<Reply>,
     requests: usize,
     bytes: usize,
+    /// The thread that sends by itself; the writer does where there is none.
+    direct: Option<thread::ThreadId>,
+    rest: Option<Rest>,
     /// No request will come any more.
     finished: bool,
-    /// Batches that the writer has taken, and whether it is at work on the last of them.
+    /// Batches that were taken, and whether somebody is at work on the last of them.
     batches: u64,
     writing: bool,
+}
+
+impl State {
+    fn begin_batch(&mut self) {
+        self.batches += 1;
+        self.writing = true;
+    }
+
+    fn take_replies(&mut self, batch: &mut Vec<Reply>) {
+        let mut bytes = 0;
+        while bytes < BATCH_BYTES && batch.len() < BATCH_REPLIES {
+            let Some(reply) = self.replies.pop_front() else { break };
+            bytes += reply.cost_bytes;
+            batch.push(reply);
+        }
+        self.begin_batch();
+    }
 }
 
 /// See the module header. Lock order: the state is the innermost lock of the crate.
@@ -114,10 +159,7 @@ impl Queue {
     pub(crate) fn acquire(&self, cost_bytes: usize) -> bool {
         let mut state = self.state.lock();
         while !self.is_closing() {
-            let fits = state.bytes == 0 || state.bytes + cost_bytes <= self.bytes_max;
-            if fits && state.requests < self.requests_max {
-                state.requests += 1;
-                state.bytes += cost_bytes;
+            if self.admit(&mut state, cost_bytes) {
                 return true;
             }
             self.room.wait(&mut state);
@@ -125,11 +167,31 @@ impl Queue {
         false
     }
 
-    /// The writer is done with a batch of `requests` requests of `bytes` together.
+    /// As [`Queue::acquire`], without waiting.
+    pub(crate) fn try_acquire(&self, cost_bytes: usize) -> bool {
+        let mut state = self.state.lock();
+        !self.is_closing() && self.admit(&mut state, cost_bytes)
+    }
+
+    fn admit(&self, state: &mut State, cost_bytes: usize) -> bool {
+        let fits = state.bytes == 0 || state.bytes + cost_bytes <= self.bytes_max;
+        let admitted = fits && state.requests < self.requests_max;
+        if admitted {
+            state.requests += 1;
+            state.bytes += cost_bytes;
+        }
+        admitted
+    }
+
+    /// Whoever took it is done with a batch of `requests` requests of `bytes` together.
     pub(crate) fn written(&self, requests: usize, bytes: usize) {
         let mut state = self.state.lock();
         state.writing = false;
         self.release(&mut state, requests, bytes);
+        if state.direct.is_none() {
+            // Another thread has answered while the storage's was sending.
+            self.work.notify_one();
+        }
     }
 
     /// A request ends without a reply.
@@ -150,27 +212,66 @@ impl Queue {
     pub(crate) fn push(&self, reply: Reply) {
         let mut state = self.state.lock();
         state.replies.push_back(reply);
+        if state.direct.is_some_and(|sender| sender == thread::current().id()) {
+            return;
+        }
+        // Whoever sends by itself may be asleep.
+        state.direct = None;
         self.work.notify_one();
     }
 
-    /// Waits for replies and moves some of them to `batch`; false when there will be none.
-    pub(crate) fn take(&self, batch: &mut Vec<Reply>) -> bool {
+    /// For the writer: waits for something to send. Replies are moved to `batch`.
+    pub(crate) fn take(&self, batch: &mut Vec<Reply>) -> Work {
         let mut state = self.state.lock();
-        while state.replies.is_empty() {
+        loop {
+            // Whoever sends by itself may still be at it.
+            if !state.writing
+                && let Some(rest) = state.rest.take()
+            {
+                state.begin_batch();
+                return Work::Rest(rest);
+            }
+            if !state.writing && state.direct.is_none() && !state.replies.is_empty() {
+                state.take_replies(batch);
+                return Work::Replies;
+            }
             if state.finished && state.requests == 0 {
-                return false;
+                return Work::End;
             }
             self.work.wait(&mut state);
         }
-        let mut bytes = 0;
-        while bytes < BATCH_BYTES && batch.len() < BATCH_REPLIES {
-            let Some(reply) = state.replies.pop_front() else { break };
-            bytes += reply.cost_bytes;
-            batch.push(reply);
+    }
+
+    /// For the thread that reads and answers by itself: moves replies that it may send to `batch`.
+    /// False if there are none; then it sends what comes next, if the writer has nothing to do.
+    pub(crate) fn take_direct(&self, batch: &mut Vec<Reply>) -> bool {
+        let mut state = self.state.lock();
+        if state.direct.is_none() {
+            if state.replies.is_empty() && state.rest.is_none() && !state.writing {
+                state.direct = Some(thread::current().id());
+            }
+            return false;
         }
-        state.batches += 1;
-        state.writing = true;
-        true
+        let some = !state.replies.is_empty();
+        if some {
+            state.take_replies(batch);
+        }
+        some
+    }
+
+    /// The socket has no room for the rest of what [`Queue::take_direct`] gave: the writer waits for it.
+    pub(crate) fn leave_rest(&self, rest: Rest) {
+        let mut state = self.state.lock();
+        state.rest = Some(rest);
+        state.writing = false;
+        state.direct = None;
+        self.work.notify_one();
+    }
+
+    /// Nobody but the writer sends from now on.
+    pub(crate) fn end_direct(&self) {
+        self.state.lock().direct = None;
+        self.work.notify_one();
     }
 
     /// Says that no request will come any more.

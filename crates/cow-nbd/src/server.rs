@@ -1,6 +1,7 @@
 //! The server: listeners, the thread that accepts, and the handle to it all.
 //!
-//! Threads: one that accepts for all listeners, and two per connection. Lock order: the table of
+//! Threads: one that accepts for all listeners, and two per connection, which sleep while the storage's
+//! thread serves it. Lock order: the table of
 //! connections, then a connection's `chosen`, then its queue.
 
 use crate::conn::{Chosen, Conn, ConnectionInfo};

@@ -2,7 +2,7 @@
 //! is here.
 
 use std::ffi::CString;
-use std::io;
+use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -30,6 +30,36 @@ pub(crate) fn wait_readable(
         return Err(io::Error::last_os_error());
     }
     Ok(polls.iter().map(|poll| poll.revents != 0).collect())
+}
+
+/// Receives into `first` and then `second` what there is, without waiting; 0 is the end. Fails with
+/// `WouldBlock` if there is nothing.
+pub(crate) fn receive_now(
+    fd: BorrowedFd<'_>,
+    first: &mut [u8],
+    second: &mut [u8],
+) -> io::Result<usize> {
+    let mut slices = [IoSliceMut::new(first), IoSliceMut::new(second)];
+    // SAFETY: all zeros are a valid message header: no address, no control data.
+    let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
+    header.msg_iov = slices.as_mut_ptr().cast();
+    header.msg_iovlen = slices.len();
+    // SAFETY: `IoSliceMut` has the layout of `iovec`; the slices outlive the call.
+    let rc = unsafe { libc::recvmsg(fd.as_raw_fd(), &raw mut header, libc::MSG_DONTWAIT) };
+    usize::try_from(rc).map_err(|_| io::Error::last_os_error())
+}
+
+/// Sends as much of `slices` as there is room for, without waiting and without a signal. Fails with
+/// `WouldBlock` if there is none. At most 1,024 slices.
+pub(crate) fn send_now(fd: BorrowedFd<'_>, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+    // SAFETY: as above.
+    let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
+    header.msg_iov = slices.as_ptr().cast_mut().cast();
+    header.msg_iovlen = slices.len();
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    // SAFETY: `IoSlice` has the layout of `iovec`, which the call only reads; it outlives the call.
+    let rc = unsafe { libc::sendmsg(fd.as_raw_fd(), &raw const header, flags) };
+    usize::try_from(rc).map_err(|_| io::Error::last_os_error())
 }
 
 fn set_option(fd: BorrowedFd<'_>, level: i32, name: i32, value: libc::c_int) -> io::Result<()> {

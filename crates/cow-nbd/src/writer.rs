@@ -1,9 +1,11 @@
-//! The thread that answers: takes all replies that are ready and sends them with as few system
-//! calls as possible, data straight from the buffers of the storage.
+//! Answers: all replies that are ready are sent with as few system calls as possible, data straight
+//! from the buffers of the storage. By a thread that waits for the client, or, without waiting, by that
+//! of the storage.
 
 use crate::conn::Conn;
 use crate::export::Response;
-use crate::queue::{About, Answer, Failure, Reply, Status};
+use crate::queue::{About, Answer, Failure, Reply, Rest, Status, Work};
+use crate::sys;
 use crate::wire::{self, Head, NbdError};
 use cowstore::Buf;
 use std::borrow::Cow;
@@ -15,7 +17,7 @@ const SLICES_MAX: usize = 1024;
 static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
 
 /// A reply in the form in which it is sent.
-struct Frame {
+pub(crate) struct Frame {
     head: Head,
     body: Body,
 }
@@ -34,29 +36,99 @@ pub(crate) fn run(conn: &Conn, structured: bool) {
     let mut dead = false;
     let mut batch = Vec::new();
     let mut frames = Vec::new();
-    while conn.queue.take(&mut batch) {
-        let requests = batch.len();
-        let bytes = batch.iter().map(|reply| reply.cost_bytes).sum();
-        let mut close = false;
-        for reply in batch.drain(..) {
-            close |= matches!(&reply.result, Err(Failure { close: true, .. }));
-            encode(reply, structured, &mut frames);
-        }
-        if !dead && let Err(error) = send(conn, &frames) {
-            tracing::debug!(client = %conn.peer, %error, "cannot reply");
+    loop {
+        let (load, rest) = match conn.queue.take(&mut batch) {
+            Work::End => return,
+            Work::Replies => (encode_all(&mut batch, structured, &mut frames), Vec::new()),
+            Work::Rest(Rest { bytes, requests, cost_bytes, close }) => {
+                (Load { requests, cost_bytes, close }, bytes)
+            }
+        };
+        let mut slices = slices(&frames);
+        slices.push(IoSlice::new(&rest));
+        if !dead && let Err(error) = send(&mut slices, |some| conn.stream.write_vectored(some)) {
             dead = true;
-            conn.hang_up(Shutdown::Both);
+            lose(conn, &error);
         }
-        if close {
-            conn.hang_up(Shutdown::Read);
-        }
+        drop(slices);
         frames.clear();
-        conn.queue.written(requests, bytes);
+        load.finish(conn);
     }
 }
 
-fn send(conn: &Conn, frames: &[Frame]) -> io::Result<()> {
-    let mut slices = Vec::with_capacity(frames.len() * 2);
+/// Sends `batch` without waiting. What the socket does not take is left to the writer. `frames` is
+/// memory that is used again.
+pub(crate) fn send_now(
+    conn: &Conn,
+    structured: bool,
+    batch: &mut Vec<Reply>,
+    frames: &mut Vec<Frame>,
+) {
+    let Load { requests, cost_bytes, close } = encode_all(batch, structured, frames);
+    let mut slices = slices(frames);
+    let mut sent = 0;
+    let result = send(&mut slices, |some| {
+        sys::send_now(conn.stream.as_fd(), some).inspect(|more| sent += more)
+    });
+    drop(slices);
+    if result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
+        let bytes = rest_of(frames, sent);
+        frames.clear();
+        return conn.queue.leave_rest(Rest { bytes, requests, cost_bytes, close });
+    }
+    if let Err(error) = result {
+        lose(conn, &error);
+    }
+    frames.clear();
+    Load { requests, cost_bytes, close }.finish(conn);
+}
+
+/// What `frames` are made of, but for the first `sent` bytes.
+fn rest_of(frames: &[Frame], mut sent: usize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for slice in slices(frames) {
+        let skipped = sent.min(slice.len());
+        sent -= skipped;
+        bytes.extend_from_slice(&slice[skipped..]);
+    }
+    bytes
+}
+
+fn lose(conn: &Conn, error: &io::Error) {
+    tracing::debug!(client = %conn.peer, %error, "cannot reply");
+    conn.hang_up(Shutdown::Both);
+}
+
+/// What a batch takes of the budget of its connection, until it is sent.
+struct Load {
+    requests: usize,
+    cost_bytes: usize,
+    /// The connection ends after it.
+    close: bool,
+}
+
+impl Load {
+    fn finish(self, conn: &Conn) {
+        if self.close {
+            conn.hang_up(Shutdown::Read);
+        }
+        conn.queue.written(self.requests, self.cost_bytes);
+    }
+}
+
+fn encode_all(batch: &mut Vec<Reply>, structured: bool, frames: &mut Vec<Frame>) -> Load {
+    let requests = batch.len();
+    let cost_bytes = batch.iter().map(|reply| reply.cost_bytes).sum();
+    let mut close = false;
+    for reply in batch.drain(..) {
+        close |= matches!(&reply.result, Err(Failure { close: true, .. }));
+        encode(reply, structured, frames);
+    }
+    Load { requests, cost_bytes, close }
+}
+
+fn slices(frames: &[Frame]) -> Vec<IoSlice<'_>> {
+    let mut slices = Vec::with_capacity(frames.len() * 2 + 1);
     for frame in frames {
         slices.push(IoSlice::new(frame.head.as_bytes()));
         match &frame.body {
@@ -72,12 +144,20 @@ fn send(conn: &Conn, frames: &[Frame]) -> io::Result<()> {
             Body::Bytes(bytes) => slices.push(IoSlice::new(bytes)),
         }
     }
-    let mut rest = slices.as_mut_slice();
+    slices
+}
+
+/// Has `write` send all of `slices`.
+fn send(
+    slices: &mut [IoSlice<'_>],
+    mut write: impl FnMut(&[IoSlice<'_>]) -> io::Result<usize>,
+) -> io::Result<()> {
+    let mut rest = slices;
     // Empty slices at the front are skipped by advancing by nothing.
     IoSlice::advance_slices(&mut rest, 0);
     while !rest.is_empty() {
         let most = rest.len().min(SLICES_MAX);
-        match conn.stream.write_vectored(&rest[..most]) {
+        match write(&rest[..most]) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
             Ok(sent) => IoSlice::advance_slices(&mut rest, sent),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

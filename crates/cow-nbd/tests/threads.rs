@@ -1,7 +1,8 @@
 //! The queue of a connection under a model checker (shuttle): a reader that waits for room, storage that answers when and
 //! in which order it likes, or drops requests, a writer, and an end that comes at any time. The file is compiled here once
 //! more, as it is, with the checker's primitives. Every request that was let in leaves exactly once, nobody
-//! sleeps for ever, and the budget is whole afterwards.
+//! sleeps for ever, and the budget is whole afterwards. The same where the storage's thread reads and answers by itself,
+//! as long as nobody else answers and the socket takes what it is given.
 //!
 //! `COW_SHUTTLE_ITERATIONS` is how many orders are tried.
 #![allow(clippy::unwrap_used, clippy::expect_used, dead_code, unused_imports)]
@@ -31,6 +32,7 @@ mod wire {
 mod sync {
     pub(crate) use crate::primitives::Mutex;
     pub(crate) use shuttle::sync::atomic::{AtomicBool, Ordering};
+    pub(crate) use shuttle::thread;
     use std::cell::Cell;
     use std::time::Duration;
 
@@ -80,7 +82,7 @@ mod sync {
 }
 
 use cow_nbd::Response;
-use queue::{About, Queue, Ticket};
+use queue::{About, Queue, Rest, Ticket, Work};
 use shuttle::scheduler::{PctScheduler, RandomScheduler};
 use shuttle::sync::mpsc::channel;
 use shuttle::{Config, Runner, thread};
@@ -89,6 +91,43 @@ use std::sync::Arc;
 use std::time::Duration;
 
 const COST: usize = 60;
+
+/// The stream to a client, which takes one after the other what is sent.
+#[derive(Clone, Default)]
+struct Stream(Arc<sync::AtomicBool>);
+
+impl Stream {
+    fn send(&self) {
+        assert!(!self.0.swap(true, sync::Ordering::SeqCst), "two send at once");
+        thread::yield_now();
+        self.0.store(false, sync::Ordering::SeqCst);
+    }
+}
+
+/// Sends what it is given; the cookies of that.
+fn writer(queue: &Arc<Queue>, stream: &Stream) -> thread::JoinHandle<Vec<u64>> {
+    let (queue, stream) = (queue.clone(), stream.clone());
+    thread::spawn(move || {
+        let (mut batch, mut written) = (Vec::new(), Vec::new());
+        loop {
+            match queue.take(&mut batch) {
+                Work::End => return written,
+                Work::Rest(rest) => {
+                    stream.send();
+                    written.extend(rest.bytes.into_iter().map(u64::from));
+                    queue.written(rest.requests, rest.cost_bytes);
+                }
+                Work::Replies => {
+                    stream.send();
+                    let bytes = batch.iter().map(|reply| reply.cost_bytes).sum();
+                    let count = batch.len();
+                    written.extend(batch.drain(..).map(|reply| reply.cookie));
+                    queue.written(count, bytes);
+                }
+            }
+        }
+    })
+}
 
 fn session() {
     sync_reset();
@@ -103,19 +142,7 @@ fn session() {
             }
         }
     });
-    let writer = {
-        let queue = queue.clone();
-        thread::spawn(move || {
-            let (mut batch, mut written) = (Vec::new(), Vec::new());
-            while queue.take(&mut batch) {
-                let bytes = batch.iter().map(|reply| reply.cost_bytes).sum();
-                let count = batch.len();
-                written.extend(batch.drain(..).map(|reply| reply.cookie));
-                queue.written(count, bytes);
-            }
-            written
-        })
-    };
+    let writer = writer(&queue, &Stream::default());
     let reader = {
         let queue = queue.clone();
         thread::spawn(move || {
@@ -143,6 +170,56 @@ fn session() {
     assert!(!queue.acquire(COST), "closed");
 }
 
+/// The thread that reads and answers by itself: three requests, the second of which somebody else answers. The socket has
+/// no room for every other answer.
+fn direct() {
+    sync_reset();
+    let queue = Arc::new(Queue::new(4, 4 * COST));
+    let (send, elsewhere) = channel::<Ticket>();
+    let other = thread::spawn(move || {
+        for ticket in elsewhere {
+            ticket.complete(Ok(Response::Done));
+        }
+    });
+    let stream = Stream::default();
+    let writer = writer(&queue, &stream);
+    let mut sent = Vec::new();
+    let mut batch = Vec::new();
+    let mut is_full = false;
+    for cookie in 0..3 {
+        assert!(queue.try_acquire(COST), "there is room for all");
+        let ticket = Ticket::new(&queue, cookie, About::Other, COST);
+        if cookie == 1 {
+            send.send(ticket).unwrap();
+        } else {
+            ticket.complete(Ok(Response::Done));
+        }
+        while queue.take_direct(&mut batch) {
+            let cost_bytes = batch.iter().map(|reply| reply.cost_bytes).sum();
+            let requests = batch.len();
+            let cookies = batch.drain(..).map(|reply| reply.cookie);
+            stream.send();
+            if is_full {
+                let bytes = cookies.map(|cookie| cookie as u8).collect();
+                queue.leave_rest(Rest { bytes, requests, cost_bytes, close: false });
+            } else {
+                sent.extend(cookies);
+                queue.written(requests, cost_bytes);
+            }
+            is_full = !is_full;
+        }
+    }
+    drop(send);
+    // It sleeps, whoever else answers meanwhile.
+    assert!(queue.wait_idle(Duration::from_secs(3600)));
+    queue.end_direct();
+    queue.finish();
+    other.join().unwrap();
+    sent.extend(writer.join().unwrap());
+    sent.sort_unstable();
+    assert_eq!(sent, [0, 1, 2]);
+}
+
 fn sync_reset() {
     sync::deafen(PLANTED.get());
 }
@@ -154,8 +231,10 @@ thread_local! {
 fn explore() {
     let told = std::env::var("COW_SHUTTLE_ITERATIONS").ok().and_then(|text| text.parse().ok());
     let iterations: usize = told.unwrap_or(1500);
-    Runner::new(RandomScheduler::new(iterations), Config::new()).run(session);
-    Runner::new(PctScheduler::new(3, iterations), Config::new()).run(session);
+    for run in [session, direct] {
+        Runner::new(RandomScheduler::new(iterations), Config::new()).run(run);
+        Runner::new(PctScheduler::new(3, iterations), Config::new()).run(run);
+    }
 }
 
 #[test]

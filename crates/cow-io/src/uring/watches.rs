@@ -7,6 +7,7 @@
 use crate::driver::WatchId;
 use io_uring::{IoUring, opcode, types};
 use std::io;
+use std::mem;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 /// The number of the first one's poll; the others count up. No slot of the slab has any of these.
@@ -17,7 +18,16 @@ const REMOVED: u64 = u64::MAX - 1;
 /// The files, by their number.
 #[derive(Default)]
 pub(super) struct Watches {
-    files: Vec<Option<Watch>>,
+    files: Vec<Place>,
+    /// Numbers of places that are free.
+    free: Vec<usize>,
+}
+
+enum Place {
+    Free,
+    Taken(Watch),
+    /// Its file is gone, and its last poll may still come back.
+    Leaving,
 }
 
 struct Watch {
@@ -25,38 +35,61 @@ struct Watch {
     is_armed: bool,
 }
 
+impl Place {
+    fn watch(&self) -> Option<&Watch> {
+        if let Self::Taken(watch) = self { Some(watch) } else { None }
+    }
+}
+
 impl Watches {
     pub(super) fn add(&mut self, file: OwnedFd) -> WatchId {
-        // Numbers are not used again: the last poll of an old one may still come back.
-        self.files.push(Some(Watch { file, is_armed: false }));
-        WatchId(self.files.len() - 1)
+        let place = Place::Taken(Watch { file, is_armed: false });
+        let Some(number) = self.free.pop() else {
+            self.files.push(place);
+            return WatchId(self.files.len() - 1);
+        };
+        self.files[number] = place;
+        WatchId(number)
     }
 
     /// Closes the file, and takes its poll back, which would keep it open.
     pub(super) fn remove(&mut self, ring: &mut IoUring, id: WatchId) -> io::Result<()> {
-        match self.files.get_mut(id.0).and_then(Option::take) {
-            Some(watch) if watch.is_armed => {
+        let Some(place) = self.files.get_mut(id.0) else { return Ok(()) };
+        match mem::replace(place, Place::Free) {
+            Place::Free => Ok(()),
+            Place::Leaving => {
+                *place = Place::Leaving;
+                Ok(())
+            }
+            Place::Taken(watch) if watch.is_armed => {
+                *place = Place::Leaving;
                 let entry = opcode::PollRemove::new(FIRST + id.0 as u64);
                 push(ring, &entry.build().user_data(REMOVED))
             }
-            _ => Ok(()),
+            Place::Taken(_) => {
+                self.free.push(id.0);
+                Ok(())
+            }
         }
     }
 
     /// Whether the kernel will tell of it.
     pub(super) fn awaits(&self, id: WatchId) -> bool {
-        self.files.get(id.0).and_then(Option::as_ref).is_some_and(|watch| watch.is_armed)
+        self.files.get(id.0).and_then(Place::watch).is_some_and(|watch| watch.is_armed)
     }
 
     /// Its descriptor.
     pub(super) fn fd(&self, id: WatchId) -> Option<RawFd> {
-        Some(self.files.get(id.0)?.as_ref()?.file.as_raw_fd())
+        Some(self.files.get(id.0)?.watch()?.file.as_raw_fd())
     }
 
     /// Has the kernel tell of each from now on.
     pub(super) fn arm(&mut self, ring: &mut IoUring) -> io::Result<()> {
-        for (number, watch) in self.files.iter_mut().enumerate() {
-            let Some(watch) = watch.as_mut().filter(|watch| !watch.is_armed) else { continue };
+        for (number, place) in self.files.iter_mut().enumerate() {
+            let Place::Taken(watch) = place else { continue };
+            if watch.is_armed {
+                continue;
+            }
             let fd = types::Fd(watch.file.as_raw_fd());
             let entry = opcode::PollAdd::new(fd, libc::POLLIN as u32).build();
             push(ring, &entry.user_data(FIRST + number as u64))?;
@@ -71,9 +104,16 @@ impl Watches {
             return None;
         }
         // Whatever came of it: who reads will see.
-        let number = usize::try_from(user_data - FIRST).ok();
-        let watch = number.and_then(|number| self.files.get_mut(number)?.as_mut());
-        Some(watch.is_some_and(|watch| std::mem::take(&mut watch.is_armed)))
+        let Ok(number) = usize::try_from(user_data - FIRST) else { return Some(false) };
+        match self.files.get_mut(number) {
+            Some(Place::Taken(watch)) => Some(mem::take(&mut watch.is_armed)),
+            Some(place @ Place::Leaving) => {
+                *place = Place::Free;
+                self.free.push(number);
+                Some(false)
+            }
+            _ => Some(false),
+        }
     }
 }
 

@@ -9,4 +9,5 @@ mod mem;
 mod random;
 mod requests;
 mod server;
+mod switch;
 mod tools;

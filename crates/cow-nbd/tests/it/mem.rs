@@ -1,13 +1,19 @@
 //! Exports in memory, with handles for tests: hold requests back, answer them in reverse, fail
-//! them, and count who is there.
+//! them, and count who is there. Where the storage reads requests by itself it has a thread for each
+//! source, which has every third request answered elsewhere.
 
 use cow_nbd::{Base, Change, Completion, Export, ExportError, Exports, Extent, Request, Response};
-use cowstore::{BLOCK_SIZE, Buf};
+use cowstore::{BLOCK_SIZE, Buf, Source, Taken};
 use parking_lot::Mutex;
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc;
+use std::time::Duration;
+
+/// Whether the storage reads and answers requests by itself: in the tests of `direct.rs`.
+pub const DIRECT: bool = matches!(env!("CARGO_CRATE_NAME").as_bytes(), b"direct");
 
 type Fail = Box<dyn Fn(&Request) -> Option<ExportError> + Send>;
 
@@ -28,6 +34,34 @@ impl Job {
     }
 }
 
+thread_local! {
+    /// What a thread that serves a source has to do.
+    static MINE: RefCell<Option<Vec<Job>>> = const { RefCell::new(None) };
+}
+
+/// Serves a source, as the reactor of a pool does, until it has come to its end.
+fn react(volume: &MemVolume, mut source: Box<dyn Source>) {
+    MINE.set(Some(Vec::new()));
+    for turn in 0.. {
+        let taken = source.take();
+        let jobs = MINE.replace(Some(Vec::new())).unwrap_or_default();
+        volume.direct.fetch_add(jobs.len(), Ordering::SeqCst);
+        for (at, job) in jobs.into_iter().enumerate() {
+            if (turn + at) % 3 == 2 {
+                volume.reactor.lock().send(job).expect("reactor");
+            } else {
+                job.run();
+            }
+        }
+        source.answers(&mut Vec::new());
+        match taken {
+            Taken::All => std::thread::sleep(Duration::from_micros(50)),
+            Taken::Some => {}
+            Taken::End => return source.leave(),
+        }
+    }
+}
+
 struct Content {
     bytes: Vec<u8>,
     mapped: Vec<bool>,
@@ -42,6 +76,8 @@ pub struct MemVolume {
     pub flushes: AtomicUsize,
     pub forced: AtomicUsize,
     pub writes: AtomicUsize,
+    /// Requests that the storage has read by itself.
+    pub direct: AtomicUsize,
     /// Drop callbacks without calling them.
     pub lossy: AtomicBool,
     reactor: Mutex<mpsc::Sender<Job>>,
@@ -62,6 +98,7 @@ impl MemVolume {
             flushes: AtomicUsize::new(0),
             forced: AtomicUsize::new(0),
             writes: AtomicUsize::new(0),
+            direct: AtomicUsize::new(0),
             lossy: AtomicBool::new(false),
             reactor: Mutex::new(reactor),
         })
@@ -217,7 +254,17 @@ impl Export for MemExport {
         let job = Job { volume: Arc::clone(&self.0), request, done };
         match self.0.held.lock().as_mut() {
             Some(held) => held.push(job),
-            None => self.0.reactor.lock().send(job).expect("reactor"),
+            None => MINE.with_borrow_mut(|mine| match mine {
+                Some(mine) => mine.push(job),
+                None => self.0.reactor.lock().send(job).expect("reactor"),
+            }),
+        }
+    }
+
+    fn serve(&self, source: Box<dyn Source>) {
+        if DIRECT {
+            let volume = Arc::clone(&self.0);
+            std::thread::spawn(move || react(&volume, source));
         }
     }
 
