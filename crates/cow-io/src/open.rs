@@ -36,7 +36,7 @@ pub struct DriverOptions {
 
 impl Default for DriverOptions {
     fn default() -> Self {
-        Self { ring_entries: 256, threads: 4, buffer_bytes: 32 << 20, fixed_buffers: true }
+        Self { ring_entries: 256, threads: 4, buffer_bytes: 64 << 20, fixed_buffers: true }
     }
 }
 
