@@ -9,23 +9,27 @@ use cow_format::FamilyId;
 use cow_format::mapnode::{MapNode, Slot};
 use std::sync::Arc;
 
-/// Most blocks of one read: 64 KiB. One is in flight at a time: what others wait for is behind it in the
-/// device, and behind its submission and its nodes on the thread.
-const MAX_RUN: u64 = 16;
+/// Most blocks of one read for what somebody waits for: 64 KiB. One is in flight at a time: what others
+/// wait for is behind it in the device, and behind its submission and its nodes on the thread.
+pub(crate) const ASKED_FOR: u64 = 16;
+/// For a fold: 32 KiB. Nobody waits for it, and clients are served beside it.
+pub(crate) const FOR_FOLDS: u64 = 8;
 /// So many blocks that nobody wants are read along with others, rather than begin another read.
 const MAX_GAP: u64 = 4;
 
-/// Reads nodes of one level: index, and what points to it. `None` for each that cannot be read.
+/// Reads nodes of one level: index, and what points to it; up to `most` blocks with one read. `None` for
+/// each that cannot be read.
 pub(crate) async fn load_near(
     cx: &Cx,
     family: FamilyId,
     level: u8,
     wanted: &[(u64, Slot)],
+    most: u64,
 ) -> Vec<Option<Arc<MapNode>>> {
     let mut nodes: Vec<_> = wanted.iter().map(|(_, slot)| cached(cx, *slot)).collect();
     let mut missing: Vec<usize> = (0..nodes.len()).filter(|&at| nodes[at].is_none()).collect();
     missing.sort_unstable_by_key(|&at| wanted[at].1.phys);
-    for run in runs(wanted, &missing) {
+    for run in runs(wanted, &missing, most) {
         let read = read_run(cx, family, level, wanted, run).await;
         for (&at, node) in run.iter().zip(read) {
             nodes[at] = node;
@@ -35,14 +39,13 @@ pub(crate) async fn load_near(
 }
 
 /// What comes with one read each; `order` is by place.
-fn runs<'a>(wanted: &[(u64, Slot)], order: &'a [usize]) -> Vec<&'a [usize]> {
+fn runs<'a>(wanted: &[(u64, Slot)], order: &'a [usize], most: u64) -> Vec<&'a [usize]> {
     let phys = |at: usize| wanted[at].1.phys.0;
     let mut runs = Vec::new();
     let mut first = 0;
     for next in 1..=order.len() {
         let goes_on = order.get(next).is_some_and(|&at| {
-            phys(at) - phys(order[next - 1]) <= MAX_GAP + 1
-                && phys(at) - phys(order[first]) < MAX_RUN
+            phys(at) - phys(order[next - 1]) <= MAX_GAP + 1 && phys(at) - phys(order[first]) < most
         });
         if !goes_on {
             runs.push(&order[first..next]);
@@ -94,7 +97,7 @@ mod tests {
             let wanted: Vec<_> = places.iter().map(slot).collect();
             let mut order: Vec<usize> = (0..wanted.len()).collect();
             order.sort_unstable_by_key(|&at| wanted[at].1.phys);
-            runs(&wanted, &order).iter().map(|run| run.len()).collect::<Vec<_>>()
+            runs(&wanted, &order, 16).iter().map(|run| run.len()).collect::<Vec<_>>()
         };
         assert_eq!(of(&[]), []);
         assert_eq!(of(&[7]), [1]);

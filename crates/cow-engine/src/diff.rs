@@ -10,7 +10,7 @@
 //! another place. An exact comparison reads both blocks, but only where their checksums are equal.
 //! What cannot be read counts as changed: whoever then reads it gets the error, at its place.
 
-use crate::ahead::load_near;
+use crate::ahead::{ASKED_FOR, load_near};
 use crate::api::{DiffQuery, DiffSide, Reply};
 use crate::core::OpResult;
 use crate::diff_segment::{Probes, Segment, Side, segment};
@@ -265,7 +265,7 @@ impl Diff {
         let sides = both.flat_map(|at| [at.a, at.b].map(|side| (at.index, side)));
         let nodes = sides.filter(|(_, (slot, own))| slot.is_mapped() && *own >= level);
         let nodes: Vec<(u64, Slot)> = nodes.map(|(index, (slot, _))| (index, slot)).collect();
-        load_near(&self.cx, self.family, level, &nodes).await
+        load_near(&self.cx, self.family, level, &nodes, ASKED_FOR).await
     }
 
     /// The slots of one side, each with the level of what it points to.

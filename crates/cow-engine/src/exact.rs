@@ -8,7 +8,7 @@
 //! It reads maps in use only, never that of a deleted node, so reclaim and trim may go on. A pin keeps
 //! what it reads; when somebody waits for space it gives up, as it must not keep it from them.
 
-use crate::ahead::load_near;
+use crate::ahead::{ASKED_FOR, load_near};
 use crate::error::Error;
 use crate::lookup::{load, root_slot};
 use crate::read::Pin;
@@ -152,7 +152,7 @@ impl Walk {
     async fn ahead(&self, places: &[Place]) -> Vec<Option<Arc<MapNode>>> {
         let level = places.first().map_or(0, |place| place.level);
         let nodes: Vec<(u64, Slot)> = places.iter().flat_map(Place::nodes).collect();
-        load_near(&self.cx, self.family, level, &nodes).await
+        load_near(&self.cx, self.family, level, &nodes, ASKED_FOR).await
     }
 
     fn count_leaf(&mut self, opened: &Opened) {

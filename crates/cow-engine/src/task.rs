@@ -57,6 +57,11 @@ impl Cx {
         async move { future.await.0 }
     }
 
+    /// A write that may be kept for a while, as nobody waits for it; see [`Action::Write`].
+    pub(crate) async fn write_lazily(&self, at: Phys, data: BufSlice) -> Result<(), IoFailure> {
+        self.issue(|id| Action::Write { id, at, bufs: vec![data], lazy: true }).await.0
+    }
+
     /// Makes everything that is complete now durable.
     pub(crate) async fn device_flush(&self) -> Result<(), IoFailure> {
         self.core().stats.device_flushes += 1;

@@ -8,7 +8,7 @@
 //! go when all below them has gone; how far that has come is part of the line.
 
 use super::Fold;
-use crate::ahead::load_near;
+use crate::ahead::{FOR_FOLDS, load_near};
 use crate::error::Error;
 use crate::lookup::load;
 use crate::space::Tier;
@@ -200,7 +200,7 @@ impl Fold {
             let ahead = window.iter().take(pass.leaves);
             let wanted: Vec<_> = ahead.map(|place| (place.index, place.slot)).collect();
             // Held until the window is through, so that the cache cannot lose them.
-            let _held = load_near(&self.cx, pass.family, level, &wanted).await;
+            let _held = load_near(&self.cx, pass.family, level, &wanted, FOR_FOLDS).await;
             for place in window {
                 if !self.let_go(pass, *place).await? {
                     return Ok(false);

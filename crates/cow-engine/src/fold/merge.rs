@@ -5,7 +5,7 @@
 //! unfolded snapshot would lose the snapshot's data.
 
 use super::Fold;
-use crate::ahead::load_near;
+use crate::ahead::{FOR_FOLDS, load_near};
 use crate::error::Error;
 use crate::lookup::{load, root_slot};
 use cow_extent::{LeafChange, NodeLayer, merge_leaf};
@@ -237,7 +237,7 @@ impl Fold {
         let Some(level) = children.first().map(|child| child.level) else { return };
         let wanted = children.iter().filter(|child| wants(child));
         let wanted: Vec<_> = wanted.map(|child| (child.index, child.slot)).collect();
-        let loaded = load_near(&self.cx, m.family, level, &wanted).await;
+        let loaded = load_near(&self.cx, m.family, level, &wanted, FOR_FOLDS).await;
         for (child, node) in children.iter_mut().filter(|child| wants(child)).zip(loaded) {
             child.loaded = node;
         }

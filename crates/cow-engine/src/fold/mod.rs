@@ -382,7 +382,7 @@ impl Fold {
 /// served by waiting, and whoever opens it could not be told: the fold is given up instead, as by a crash.
 pub(crate) async fn write_fixed(cx: &Cx, at: Phys, data: BufSlice, what: &str) {
     let mut stall = None;
-    while let Err(failure) = cx.write(at, vec![data.clone()]).await {
+    while let Err(failure) = cx.write_lazily(at, data.clone()).await {
         if !matches!(failure.errno, ENOSPC | EDQUOT) {
             let offset = at.byte_offset();
             let errno = failure.errno;

@@ -12,7 +12,7 @@
 //! hand for what it writes it waits, and deletes go on.
 
 use super::Fold;
-use crate::ahead::load_near;
+use crate::ahead::{FOR_FOLDS, load_near};
 use crate::error::Error;
 use crate::lookup::root_slot;
 use crate::space::Tier;
@@ -260,7 +260,7 @@ impl Fold {
             let ahead = places.iter().filter(|place| place.end() > cursor && !place.rests(t.floor));
             let wanted: Vec<_> = ahead.flat_map(Place::wanted).collect();
             // Held until the window is through, so that the cache cannot lose them.
-            let _held = load_near(&self.cx, t.family, place.level - 1, &wanted).await;
+            let _held = load_near(&self.cx, t.family, place.level - 1, &wanted, FOR_FOLDS).await;
             for (at, child) in (first..).zip(places) {
                 let old = child.z;
                 let slot = self.trim(t, child, means).await?;
@@ -298,7 +298,7 @@ impl Fold {
 /// The nodes at `place`, of Z and of its children; `None` when one cannot be read.
 async fn open(cx: &crate::task::Cx, family: FamilyId, place: &Place) -> Option<Opened> {
     let wanted: Vec<_> = place.wanted().collect();
-    let mut nodes = load_near(cx, family, place.level, &wanted).await.into_iter();
+    let mut nodes = load_near(cx, family, place.level, &wanted, FOR_FOLDS).await.into_iter();
     let z = nodes.next()??;
     Some(Opened { z, children: nodes.collect::<Option<Vec<_>>>()? })
 }

@@ -7,7 +7,7 @@
 //! cursor and what was freed commit in the same checkpoint, so a resumed walk is exact.
 
 use super::Fold;
-use crate::ahead::load_near;
+use crate::ahead::{FOR_FOLDS, load_near};
 use crate::error::Error;
 use crate::lookup::{load, root_slot};
 use crate::space::Tier;
@@ -204,7 +204,7 @@ impl Fold {
             let wanted = ahead.flat_map(|pair| [pair.s, pair.n].map(|slot| (pair.index, slot)));
             let wanted: Vec<_> = wanted.filter(|(_, slot)| slot.is_mapped()).collect();
             // Held until the window is through, so that the cache cannot lose them.
-            let _held = load_near(&self.cx, w.family, level, &wanted).await;
+            let _held = load_near(&self.cx, w.family, level, &wanted, FOR_FOLDS).await;
             for child in window {
                 if *budget == 0 {
                     return Ok(false);

@@ -2,7 +2,7 @@
 //! ancestors up to their gen. So what changed since an ancestor is found without its map.
 
 use super::view::View;
-use crate::ahead::load_near;
+use crate::ahead::{ASKED_FOR, load_near};
 use crate::error::Error;
 use crate::lookup::{Found, empty_run, leaf_of, load, resolve, root_slot};
 use crate::mapping::Mapping;
@@ -97,7 +97,7 @@ async fn read_ahead(
     let leaves: Vec<(u64, Slot)> =
         group.map(|at| ((index << FANOUT_BITS) + at as u64, slots[at])).collect();
     // The cache keeps them, unless it is very small.
-    load_near(cx, view.family, 0, &leaves).await;
+    load_near(cx, view.family, 0, &leaves, ASKED_FOR).await;
 }
 
 /// The same through layers, where births say nothing.
