@@ -46,6 +46,12 @@ pub trait Driver: Send {
         Err(file)
     }
 
+    /// Whether it still tells of files. One that has failed does not, and whoever reads from them has to
+    /// be told otherwise.
+    fn watches(&self) -> bool {
+        true
+    }
+
     /// Ends that, and closes the file.
     fn unwatch(&mut self, _id: WatchId) {}
 

@@ -57,6 +57,8 @@ pub(crate) struct UringDriver {
     notifier: Notifier,
     image: Image,
     in_flight: usize,
+    /// The ring was lost since the last wait, which does not sleep then: others must hear of it.
+    was_lost: bool,
     buffers: BufPool,
     fixed: Result<Arc<AtomicU64>, Option<String>>,
 }
@@ -74,6 +76,7 @@ impl UringDriver {
             notifier,
             image,
             in_flight: 0,
+            was_lost: false,
             buffers: BufPool::default(),
             fixed: Err(None),
         })
@@ -156,6 +159,7 @@ impl UringDriver {
         if let Ok(ring) = std::mem::replace(&mut self.ring, Err(errno)) {
             tracing::error!(%error, "io_uring failed: all requests of this driver fail from now");
             ring.abandon(errno, &mut self.ready);
+            self.was_lost = true;
         }
     }
 }
@@ -185,6 +189,7 @@ impl Driver for UringDriver {
         let mut expired = false;
         loop {
             let notified = self.collect(done);
+            expired |= std::mem::take(&mut self.was_lost);
             if done.len() > before || notified || expired {
                 // What has become free in the ring is used at once, not at the next wait.
                 self.kick();
@@ -208,6 +213,10 @@ impl Driver for UringDriver {
             Ok(ring) => Ok(ring.watch(file)),
             Err(_) => Err(file),
         }
+    }
+
+    fn watches(&self) -> bool {
+        self.ring.is_ok()
     }
 
     fn unwatch(&mut self, id: WatchId) {

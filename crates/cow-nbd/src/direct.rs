@@ -10,22 +10,24 @@
 use crate::admission::{self, Partial};
 use crate::conn::Conn;
 use crate::handshake::Deal;
-use crate::queue::{Reply, Ticket};
-use crate::reader::Ahead;
+use crate::queue::{DIRECT_COST_BYTES, Reply, Ticket};
+use crate::reader::{Ahead, Received};
 use crate::wire::{self, Command};
 use crate::writer::{self, Frame};
 use cowstore::{Message, Source, Taken};
 use std::io;
 use std::mem;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 use std::sync::mpsc::{self, Sender};
+use std::sync::{Arc, Weak};
 
 /// Requests that are read in one go: then they are begun, so that the disk is at work while the next
 /// are read.
 const BATCH: usize = 8;
+/// Calls to receive in one go, however little each brings.
+const RECEIVES: usize = 2 * BATCH;
 /// Larger requests are copied by the connection's own threads, beside the storage's.
-const LARGE_BYTES: u32 = 128 << 10;
+const LARGE_BYTES: u32 = DIRECT_COST_BYTES as u32;
 
 /// What comes back to the connection's own thread.
 #[derive(Default)]
@@ -52,19 +54,32 @@ pub(crate) fn takes(command: &Command) -> bool {
 /// When it does not.
 pub(crate) fn lend(conn: &Arc<Conn>, deal: &Arc<Deal>, ahead: Ahead) -> io::Result<Home> {
     let (home, back) = mpsc::channel();
-    let at_home = Home { ahead, ..Home::default() };
-    let (conn, source_deal) = (Arc::clone(conn), Arc::clone(deal));
-    let (batch, frames) = (Vec::new(), Vec::new());
-    let source = Direct { conn, deal: source_deal, state: at_home, home, batch, frames };
+    let source = Direct {
+        conn: Arc::clone(conn),
+        deal: Arc::downgrade(deal),
+        structured: deal.structured,
+        state: Home { ahead, ..Home::default() },
+        home,
+        is_drained: false,
+        receives: 0,
+        batch: Vec::new(),
+        frames: Vec::new(),
+    };
     deal.export.serve(Box::new(source));
     back.recv().map_err(|_| io::ErrorKind::BrokenPipe.into())
 }
 
 struct Direct {
     conn: Arc<Conn>,
-    deal: Arc<Deal>,
+    /// The connection's thread, which waits, keeps it: when that goes on, nothing here holds the export.
+    deal: Weak<Deal>,
+    structured: bool,
     state: Home,
     home: Sender<Home>,
+    /// All that had come was received.
+    is_drained: bool,
+    /// How often it may receive before others have their turn.
+    receives: usize,
     /// Kept for their memory; empty between calls.
     batch: Vec<Reply>,
     frames: Vec<Frame>,
@@ -76,38 +91,40 @@ enum Step {
     Started,
     /// More bytes have to come.
     Wait,
+    /// Others have their turn.
+    Pause,
     /// What comes next is not for this thread.
     Home,
 }
 
 impl Direct {
-    fn step(&mut self) -> Step {
+    fn step(&mut self, deal: &Deal) -> Step {
         loop {
             if self.conn.queue.is_closing() {
                 return Step::Home;
             }
             if self.state.partial.is_none()
-                && let Some(step) = self.next()
+                && let Some(step) = self.next(deal)
             {
                 return step;
             }
             let Home { ahead, partial, .. } = &mut self.state;
             let came = partial.as_mut().map_or(0, |partial| ahead.copy_to(partial.missing()));
-            if self.is_whole_with(came) {
+            if self.is_whole_with(deal, came) {
                 return Step::Started;
             }
-            if let Some(step) = self.receive() {
+            if let Some(step) = self.receive(deal) {
                 return step;
             }
         }
     }
 
     /// So much of a payload has come, if one is awaited. Submits the write once that is all.
-    fn is_whole_with(&mut self, came: usize) -> bool {
+    fn is_whole_with(&mut self, deal: &Deal, came: usize) -> bool {
         let Some(mut partial) = self.state.partial.take() else { return false };
         let whole = partial.came(came);
         if whole {
-            partial.submit(&self.deal);
+            partial.submit(deal);
         } else {
             self.state.partial = Some(partial);
         }
@@ -115,27 +132,27 @@ impl Direct {
     }
 
     /// Looks at the next request; None if more of it has to be received.
-    fn next(&mut self) -> Option<Step> {
+    fn next(&mut self, deal: &Deal) -> Option<Step> {
         let bytes = self.state.ahead.bytes().first_chunk::<{ wire::REQUEST_HEADER_BYTES }>()?;
         // Whatever is wrong with it is found again at home.
         let Ok(header) = wire::parse_request(bytes) else { return Some(Step::Home) };
-        let terms = admission::terms(&self.deal);
+        let terms = admission::terms(deal);
         let command = wire::check_request(&header, &terms).ok().filter(takes);
         let Some(command) = command else { return Some(Step::Home) };
-        let (about, cost_bytes) = admission::cost(&command, &self.deal);
+        let (about, cost_bytes) = admission::cost(&command, deal);
         if !self.conn.queue.try_acquire(cost_bytes) {
             return Some(Step::Home);
         }
         self.state.ahead.consume(wire::REQUEST_HEADER_BYTES);
         let ticket = Ticket::new(&self.conn.queue, header.cookie, about, cost_bytes);
         if let Command::Write { offset, len: len @ 1.., fua } = command {
-            self.state.partial = Some(Partial::new(&self.deal, ticket, (offset, len), fua));
+            self.state.partial = Some(Partial::new(deal, ticket, (offset, len), fua));
             return None;
         }
-        match admission::request(command, &header, &self.deal) {
+        match admission::request(command, &header, deal) {
             Some(request) => {
                 let done = Box::new(move |result| ticket.complete(result));
-                self.deal.export.submit(request, done);
+                deal.export.submit(request, done);
             }
             None => admission::done(ticket),
         }
@@ -143,12 +160,22 @@ impl Direct {
     }
 
     /// Receives what there is; None if the next request may have come whole.
-    fn receive(&mut self) -> Option<Step> {
+    fn receive(&mut self, deal: &Deal) -> Option<Step> {
         let Home { ahead, partial, .. } = &mut self.state;
         let payload = partial.as_mut().map_or(&mut [][..], Partial::missing);
+        if self.is_drained {
+            return Some(Step::Wait);
+        }
+        if self.receives == 0 {
+            return Some(Step::Pause);
+        }
+        self.receives -= 1;
         match ahead.receive(&self.conn, payload) {
-            Ok((_, 0)) => Some(Step::Home),
-            Ok((of_payload, _)) => self.is_whole_with(of_payload).then_some(Step::Started),
+            Ok(Received { is_end: true, .. }) => Some(Step::Home),
+            Ok(Received { of_payload, is_all, .. }) => {
+                self.is_drained = is_all;
+                self.is_whole_with(deal, of_payload).then_some(Step::Started)
+            }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Some(Step::Wait),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => None,
             Err(_) => Some(Step::Home),
@@ -162,9 +189,12 @@ impl Source for Direct {
     }
 
     fn take(&mut self) -> Taken {
+        let Some(deal) = self.deal.upgrade() else { return Taken::End };
+        (self.is_drained, self.receives) = (false, RECEIVES);
         for _ in 0..BATCH {
-            match self.step() {
+            match self.step(&deal) {
                 Step::Started => {}
+                Step::Pause => return Taken::Some,
                 Step::Wait => return Taken::All,
                 Step::Home => {
                     self.state.handed = true;
@@ -179,7 +209,7 @@ impl Source for Direct {
     /// follow it.
     fn answers(&mut self, _: &mut Vec<Message>) {
         while self.conn.queue.take_direct(&mut self.batch) {
-            writer::send_now(&self.conn, self.deal.structured, &mut self.batch, &mut self.frames);
+            writer::send_now(&self.conn, self.structured, &mut self.batch, &mut self.frames);
         }
     }
 

@@ -27,6 +27,9 @@ use std::time::{Duration, Instant};
 const BATCH_BYTES: usize = 4 << 20;
 const BATCH_REPLIES: usize = 256;
 
+/// A reply that counts for more is the writer's in any case: copying it would hold others up.
+pub(crate) const DIRECT_COST_BYTES: usize = 128 << 10;
+
 /// What the writer must know of a request to answer it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum About {
@@ -250,6 +253,11 @@ impl Queue {
             if state.replies.is_empty() && state.rest.is_none() && !state.writing {
                 state.direct = Some(thread::current().id());
             }
+            return false;
+        }
+        if state.replies.iter().any(|reply| reply.cost_bytes > DIRECT_COST_BYTES) {
+            state.direct = None;
+            self.work.notify_one();
             return false;
         }
         let some = !state.replies.is_empty();

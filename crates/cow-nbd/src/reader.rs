@@ -52,21 +52,27 @@ impl Ahead {
     }
 
     /// Receives what there is, first into `payload`, then behind the bytes, of which there must be none
-    /// if there is a payload. Returns how much of the payload came, and how much in all: 0 is the end.
+    /// if there is a payload.
     ///
     /// # Errors
     /// `WouldBlock` if there is nothing.
-    pub(crate) fn receive(
-        &mut self,
-        conn: &Conn,
-        payload: &mut [u8],
-    ) -> io::Result<(usize, usize)> {
+    pub(crate) fn receive(&mut self, conn: &Conn, payload: &mut [u8]) -> io::Result<Received> {
         let room = self.room(usize::MAX);
+        let most = payload.len() + room.len();
         let received = sys::receive_now(conn.stream.as_fd(), payload, room)?;
         let of_payload = received.min(payload.len());
         self.end += received - of_payload;
-        Ok((of_payload, received))
+        Ok(Received { of_payload, is_end: received == 0, is_all: received < most })
     }
+}
+
+/// What [`Ahead::receive`] got.
+pub(crate) struct Received {
+    pub(crate) of_payload: usize,
+    /// Nothing will come any more.
+    pub(crate) is_end: bool,
+    /// There was no more than this.
+    pub(crate) is_all: bool,
 }
 
 /// Reads for the connection's own thread, which waits.

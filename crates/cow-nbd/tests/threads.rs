@@ -242,6 +242,29 @@ fn every_request_leaves_once_whenever_the_connection_ends() {
     explore();
 }
 
+/// A reply that takes long to copy is not sent by the thread that others wait for.
+#[test]
+fn a_large_reply_is_the_writers() {
+    let large = || {
+        sync_reset();
+        let queue = Arc::new(Queue::new(4, 1 << 20));
+        let writer = writer(&queue, &Stream::default());
+        let mut batch = Vec::new();
+        assert!(!queue.take_direct(&mut batch), "nothing is there, and the next is its own");
+        for (cookie, cost) in [(0, COST), (1, 200 << 10)] {
+            assert!(queue.try_acquire(cost));
+            Ticket::new(&queue, cookie, About::Other, cost).complete(Ok(Response::Done));
+        }
+        assert!(!queue.take_direct(&mut batch));
+        queue.end_direct();
+        queue.finish();
+        let mut sent = writer.join().unwrap();
+        sent.sort_unstable();
+        assert_eq!(sent, [0, 1]);
+    };
+    Runner::new(RandomScheduler::new(100), Config::new()).run(large);
+}
+
 #[test]
 fn a_dropped_wake_up_is_found() {
     for (nth, name) in ["room", "work"].into_iter().enumerate() {

@@ -57,6 +57,10 @@ impl Sources {
 
     /// Takes requests from all that may have some. Whether there may be more.
     pub(crate) fn take(&mut self, driver: &mut dyn Driver) -> bool {
+        if !self.watched.is_empty() && !driver.watches() {
+            // Nobody would hear of what they have.
+            self.leave();
+        }
         let mut more = false;
         let mut at = 0;
         while let Some((id, source)) = self.watched.get_mut(at) {

@@ -325,6 +325,18 @@ fn a_watched_file_ends_a_wait() {
     assert!(theirs.write_all(&[1]).is_err(), "nobody has it open any more");
 }
 
+/// Whoever watches hears at once that the kernel tells nothing any more.
+#[test]
+fn a_lost_ring_watches_nothing_and_does_not_sleep() {
+    let Some((_dir, _, mut driver)) = driver() else { return };
+    let (_theirs, ours) = std::os::unix::net::UnixStream::pair().unwrap();
+    let id = driver.watch(ours.into()).unwrap();
+    assert!(driver.watches() && driver.may_be_readable(id));
+    driver.lose(&io::Error::from_raw_os_error(libc::EBADF));
+    driver.wait(&mut Vec::new(), None);
+    assert!(!driver.watches());
+}
+
 /// Messages wait for the next submission, and go with it, whole and in their order.
 #[test]
 fn messages_go_together() {
