@@ -59,50 +59,92 @@ impl Tree {
     /// While the parent is being walked and its walker has passed the range, the pointer is
     /// judged against the grandparent: the walker kept it only because `x` had it (R4).
     pub fn kill(&mut self, x: NodeId, is_map: bool, birth: Gen, range_end: u64) -> bool {
-        let Some(node) = self.node(x) else { return false };
-        debug_assert!(birth <= node.entry.label_gen, "a pointer from the future");
-        let parent = node.entry.parent;
-        let above = self.parent_gen(x);
-        let one = unit(is_map, 1);
-        let passed = !mutant::is("nocursor")
-            && self.node(parent).is_some_and(|node| {
-                node.entry.state == NodeState::Walking && range_end <= node.entry.cursor
-            });
-        let equal = birth == above && birth > Gen(0) && mutant::is("killequal");
-        let owner = if birth > above || equal {
-            x
-        } else if passed && birth > self.parent_gen(parent) {
-            parent
-        } else {
-            self.count_kill(x, birth, one);
-            return false;
-        };
-        debug_assert!(equal || owner == self.owner(x, birth), "a freed pointer has another owner");
-        if let Some(node) = self.node_mut(owner) {
-            node.entry.own = sub(node.entry.own, one);
-            let born = sub(node.entry.born, one);
-            self.set_born(owner, born);
-        }
-        true
+        let mut is_free = false;
+        self.kill_all(x, is_map, [(birth, range_end)], |free| is_free = free);
+        is_free
     }
 
-    fn count_kill(&mut self, x: NodeId, birth: Gen, one: Count) {
+    /// [`Tree::kill`] of several pointers, each given by its birth and the end of its range; `told`
+    /// hears of each, in order, whether its block is free. What they have in common is looked up once:
+    /// a leaf loses up to 256 in a row.
+    pub fn kill_all(
+        &mut self,
+        x: NodeId,
+        is_map: bool,
+        pointers: impl IntoIterator<Item = (Gen, u64)>,
+        mut told: impl FnMut(bool),
+    ) {
+        let Some(node) = self.node(x) else {
+            return pointers.into_iter().for_each(|_| told(false));
+        };
+        let (label, parent) = (node.entry.label_gen, node.entry.parent);
+        let (above, grand) = (self.parent_gen(x), self.parent_gen(parent));
+        let walked = self.node(parent).filter(|node| node.entry.state == NodeState::Walking);
+        let cursor = walked.filter(|_| !mutant::is("nocursor")).map(|node| node.entry.cursor);
+        let (mut own, mut parents, mut counted) = (0, 0, Vec::new());
+        for (birth, range_end) in pointers {
+            debug_assert!(birth <= label, "a pointer from the future");
+            let passed = cursor.is_some_and(|cursor| range_end <= cursor);
+            let equal = birth == above && birth > Gen(0) && mutant::is("killequal");
+            let owner = if birth > above || equal {
+                own += 1;
+                x
+            } else if passed && birth > grand {
+                parents += 1;
+                parent
+            } else {
+                counted.push(birth);
+                told(false);
+                continue;
+            };
+            debug_assert!(
+                equal || owner == self.owner(x, birth),
+                "a freed pointer has another owner"
+            );
+            told(true);
+        }
+        self.lose(x, unit(is_map, own));
+        self.lose(parent, unit(is_map, parents));
+        self.count_kills(x, counted, is_map);
+    }
+
+    /// So many blocks that `owner` owned are free.
+    fn lose(&mut self, owner: NodeId, count: Count) {
+        if count == Count::default() {
+            return;
+        }
+        if let Some(node) = self.node_mut(owner) {
+            node.entry.own = sub(node.entry.own, count);
+            let born = sub(node.entry.born, count);
+            self.set_born(owner, born);
+        }
+    }
+
+    /// Pointers of these births that the parent of `x` has and `x` no more.
+    fn count_kills(&mut self, x: NodeId, mut births: Vec<Gen>, is_map: bool) {
+        if births.is_empty() {
+            return;
+        }
+        births.sort_unstable();
         let Some(node) = self.node_cache_mut(x) else { return };
-        node.row.add(birth, one);
+        for same in births.chunk_by(|a, b| a == b) {
+            node.row.add(same[0], unit(is_map, same.len() as u64));
+        }
         node.row_changes += 1;
         let parent = node.entry.parent;
         self.dirty_rows.insert(x);
         self.untrim(parent);
         // The parent's own figure goes with it while `x` is its only child.
         let grand = self.parent_gen(parent);
-        if birth > grand
+        let young = births.len() - births.partition_point(|&birth| birth <= grand);
+        if young > 0
             && let Some(above) = self.node(parent)
             && above.children.len() == 1
             && above.entry.unique != UNKNOWN
             && !mutant::is("uniquestale")
             && let Some(above) = self.node_mut(parent)
         {
-            above.entry.unique = add(above.entry.unique, one);
+            above.entry.unique = add(above.entry.unique, unit(is_map, young as u64));
         }
     }
 
@@ -125,13 +167,25 @@ impl Tree {
         }
     }
 
-    /// The walker of `walked` freed a block of this birth.
-    pub fn note_walk_free(&mut self, walked: NodeId, is_map: bool, birth: Gen) {
-        let owner = self.owner(walked, birth);
-        debug_assert_eq!(owner, walked, "a walker frees what its node owns");
-        if let Some(node) = self.node(owner) {
-            let born = sub(node.entry.born, unit(is_map, 1));
-            self.set_born(owner, born);
+    /// The walker of `walked` freed blocks of these births.
+    pub fn note_walk_freed(
+        &mut self,
+        walked: NodeId,
+        is_map: bool,
+        births: impl IntoIterator<Item = Gen>,
+    ) {
+        let mut freed = 0;
+        for birth in births {
+            debug_assert_eq!(
+                self.owner(walked, birth),
+                walked,
+                "a walker frees what its node owns"
+            );
+            freed += 1;
+        }
+        if let Some(node) = self.node(walked).filter(|_| freed > 0) {
+            let born = sub(node.entry.born, unit(is_map, freed));
+            self.set_born(walked, born);
         }
     }
 }

@@ -23,6 +23,8 @@ enum Note {
     Began(usize),
     /// So many of them are complete.
     Came(usize),
+    /// A piece of background work is done.
+    Worked,
 }
 
 type Notes = Arc<Mutex<Vec<Note>>>;
@@ -57,21 +59,51 @@ impl Machine for Reader {
     }
 }
 
-/// Writes a block for a request, and answers it at once.
-struct Writer;
+/// Writes so many blocks for a request, each by itself, and answers it at once.
+struct Writer(usize);
 
 impl Machine for Writer {
     fn step(&mut self, event: Event, actions: &mut Vec<Action>) {
         let Event::Op { id, op } = event else { return };
         if !matches!(op, Op::Close) {
-            let bufs = vec![BufSlice::whole(Buf::zeroed(1))];
-            actions.push(Action::Write { id: IoId(id.0), at: Phys(1), bufs, lazy: true });
+            for _ in 0..self.0 {
+                let bufs = vec![BufSlice::whole(Buf::zeroed(1))];
+                actions.push(Action::Write { id: IoId(id.0), at: Phys(1), bufs, lazy: true });
+            }
         }
         actions.push(Action::Reply { id, result: Ok(Reply::Done) });
     }
 
     fn wants_tick(&self) -> bool {
         false
+    }
+}
+
+/// Has background work to do, as often as it says, during which somebody asks for a write each time.
+struct Worker {
+    left: usize,
+    queue: Arc<Queue>,
+    notes: Notes,
+}
+
+impl Machine for Worker {
+    fn step(&mut self, event: Event, actions: &mut Vec<Action>) {
+        if !matches!(event, Event::Resume) {
+            return Writer(1).step(event, actions);
+        }
+        self.left -= 1;
+        self.notes.lock().push(Note::Worked);
+        let write = Op::Read { export: cow_engine::ExportId(1), offset: 0, len: 4096 };
+        let op = if self.left > 0 { write } else { Op::Close };
+        self.queue.push(op, Completion::ignored());
+    }
+
+    fn wants_tick(&self) -> bool {
+        false
+    }
+
+    fn is_paused(&self) -> bool {
+        self.left > 0
     }
 }
 
@@ -149,7 +181,7 @@ fn ask(queue: &Arc<Queue>, notes: &Notes, left: &Arc<Mutex<usize>>) {
 const LANES: usize = 32;
 
 /// What happened while lanes asked `machine` for so many things.
-fn notes_of<M: Machine>(asked: usize, machine: impl FnOnce() -> M) -> Vec<Note> {
+fn notes_of<M: Machine>(asked: usize, machine: impl FnOnce(Arc<Queue>, Notes) -> M) -> Vec<Note> {
     let dir = tempfile::tempdir().unwrap();
     let image =
         Image::create(dir.path().join("image"), 1 << 20, &CreateOptions::default()).unwrap();
@@ -159,11 +191,15 @@ fn notes_of<M: Machine>(asked: usize, machine: impl FnOnce() -> M) -> Vec<Note> 
     let (queued, under_way) = (Vec::new(), Vec::new());
     let driver = Together { notes: notes.clone(), queued, under_way, other };
     let queue = Arc::new(Queue::new(driver.notifier()));
-    for _ in 0..LANES {
+    for _ in 0..LANES.min(asked) {
         ask(&queue, &notes, &left);
     }
     let path = dir.path().join("image");
     let bypass = CacheBypass::new(&path, true);
+    let machine = {
+        let (queue, notes) = (queue.clone(), notes.clone());
+        move || machine(queue, notes)
+    };
     let parts = Parts { queue, driver: Box::new(driver), bypass, registration: None, path };
     run(parts, machine);
     assert_eq!(*left.lock(), 0);
@@ -174,10 +210,10 @@ fn notes_of<M: Machine>(asked: usize, machine: impl FnOnce() -> M) -> Vec<Note> 
 /// Most answers in a row without anything new for the device, while there were more to come.
 fn longest_row(blocks: usize) -> usize {
     let (mut longest, mut row, mut answers) = (0, 0, 0);
-    for note in notes_of(4 * LANES, move || Reader(blocks)) {
+    for note in notes_of(4 * LANES, move |_, _| Reader(blocks)) {
         match note {
             Note::Began(_) => row = 0,
-            Note::Came(_) => {}
+            Note::Came(_) | Note::Worked => {}
             Note::Done => {
                 row += 1;
                 answers += 1;
@@ -199,10 +235,32 @@ fn the_device_gets_more_to_do_before_all_that_it_did_is_told() {
 /// Who is answered before the device has done anything asks for the next thing at once.
 #[test]
 fn what_has_landed_is_seen_before_more_is_written() {
-    let came = notes_of(1000 * LANES, || Writer).into_iter().filter_map(|note| match note {
+    let came = notes_of(1000 * LANES, |_, _| Writer(1)).into_iter().filter_map(|note| match note {
         Note::Came(writes) => Some(writes),
         _ => None,
     });
     let most = came.max().unwrap();
     assert!(most <= 2 * LANES, "{most} writes of {LANES} lanes had landed, and nobody had seen it");
+}
+
+#[test]
+fn who_asks_during_background_work_is_heard_before_what_has_landed() {
+    let notes = notes_of(0, |queue, notes| Worker { left: 100, queue, notes });
+    let worked: Vec<usize> = (0..notes.len()).filter(|&at| notes[at] == Note::Worked).collect();
+    assert_eq!(worked.len(), 100);
+    for at in worked.into_iter().take(99) {
+        assert_eq!(notes.get(at + 1), Some(&Note::Began(1)), "after {:?}", &notes[..=at]);
+    }
+}
+
+#[test]
+fn who_writes_is_heard_once_while_many_writes_land() {
+    let notes = notes_of(1000 * LANES, |_, _| Writer(2));
+    let turns: Vec<&[Note]> = notes.chunk_by(|_, next| !matches!(next, Note::Came(_))).collect();
+    let heard = |turn: &&[Note]| turn.iter().filter(|note| matches!(note, Note::Began(_))).count();
+    let most = turns.iter().filter(|turn| turn[0] != Note::Began(2 * LANES)).map(heard).max();
+    assert_eq!(most, Some(2), "in the middle, and at the beginning of the next turn");
+    let came =
+        notes.iter().filter(|note| matches!(note, Note::Came(writes) if *writes > 4 * LANES));
+    assert_eq!(came.count(), 0, "what has landed waits for more and more");
 }

@@ -153,7 +153,11 @@ impl Fold {
                 Err(_) => self.note_damage(pass.x, level, index),
                 Ok(node) if level == 0 => {
                     pass.leaves -= 1;
-                    pass.gone.data += self.let_leaf_go(pass.x, index, &node);
+                    let mapped =
+                        (0..=u8::MAX).zip(node.slots()).filter(|(_, slot)| slot.is_mapped());
+                    let killed: Vec<_> = mapped.map(|(at, slot)| (at, *slot)).collect();
+                    self.kill_in_leaf(pass.x, index, &killed);
+                    pass.gone.data += killed.len() as u64;
                     self.went_on().await;
                 }
                 Ok(node) => {
@@ -167,15 +171,6 @@ impl Fold {
             pass.cursor = place.end();
             Ok(true)
         })
-    }
-
-    fn let_leaf_go(&mut self, x: NodeId, index: u64, node: &MapNode) -> u64 {
-        let mut gone = 0;
-        for (at, slot) in node.slots().iter().enumerate().filter(|(_, slot)| slot.is_mapped()) {
-            self.kill(x, false, slot, (index << FANOUT_BITS) + at as u64 + 1);
-            gone += 1;
-        }
-        gone
     }
 
     async fn let_children_go(

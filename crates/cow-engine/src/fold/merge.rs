@@ -160,7 +160,6 @@ impl Fold {
     async fn merge_leaf(&mut self, m: Merging<'_>, place: Place) -> Result<Slot, Error> {
         let Some(changes) = m.layer.leaves.get(&place.index) else { return Ok(place.slot) };
         let mut node = self.open(m, &place).await;
-        let first_block = place.index << FANOUT_BITS;
         let (mut killed, mut born) = (Vec::new(), 0u64);
         let changed = merge_leaf(&mut node, Some(changes), false, m.born, |change| match change {
             LeafChange::Killed(slot, old) => killed.push((slot, old)),
@@ -173,9 +172,7 @@ impl Fold {
             let mut old = node.slots_mut().iter_mut().filter(|s| s.is_mapped() && s.birth < m.born);
             old.next().into_iter().for_each(|slot| slot.birth = m.born);
         }
-        for (slot, old) in killed {
-            self.kill(m.x, false, &old, first_block + u64::from(slot) + 1);
-        }
+        self.kill_in_leaf(m.x, place.index, &killed);
         for entry in changes.entries().iter().filter(|e| !e.phys.is_none()) {
             self.add(entry.phys);
         }
@@ -298,18 +295,17 @@ impl Fold {
             match load(&self.cx, m.family, level, index, slot).await {
                 Err(_) => self.note_damage(m.x, level, index),
                 Ok(node) => {
-                    for (at, child) in node.slots().iter().enumerate() {
-                        if !child.is_mapped() {
-                            continue;
-                        }
-                        let index = (index << FANOUT_BITS) + at as u64;
-                        if level == 0 {
-                            self.kill(m.x, false, child, index + 1);
-                        } else {
+                    let mapped =
+                        || (0..=u8::MAX).zip(node.slots()).filter(|(_, slot)| slot.is_mapped());
+                    if level == 0 {
+                        let killed: Vec<_> = mapped().map(|(at, slot)| (at, *slot)).collect();
+                        self.kill_in_leaf(m.x, index, &killed);
+                    } else {
+                        for (at, slot) in mapped() {
                             let below = Place {
                                 level: level - 1,
-                                index,
-                                slot: *child,
+                                index: (index << FANOUT_BITS) + u64::from(at),
+                                slot: *slot,
                                 slot_level: level - 1,
                                 loaded: None,
                             };

@@ -34,7 +34,7 @@ use crate::task::{Cx, Turns};
 use cow_alloc::Stream;
 use cow_extent::Layers;
 use cow_format::checkpoint::{Damage, Detached, JournalPos};
-use cow_format::mapnode::{MapNode, Slot};
+use cow_format::mapnode::{FANOUT_BITS, MapNode, Slot};
 use cow_format::{BufSlice, FrameSeq, Gen, NodeId, Phys, mutant};
 use cow_snaptree::Tree;
 use std::cell::Cell;
@@ -277,12 +277,25 @@ impl Fold {
 
     /// `x` lets go of a pointer.
     fn kill(&mut self, x: NodeId, is_map: bool, slot: &Slot, range_end: u64) {
-        let is_free = self.tree.kill(x, is_map, slot.birth, range_end);
-        self.tree.note_mapped_delta(x, is_map, -1);
-        if is_free {
+        if self.tree.kill(x, is_map, slot.birth, range_end) {
             self.count(is_map, -1);
             self.free(slot.phys);
         }
+        self.tree.note_mapped_delta(x, is_map, -1);
+    }
+
+    /// `x` lets go of blocks of data in one leaf of its map: where in the leaf, and what was there.
+    fn kill_in_leaf(&mut self, x: NodeId, leaf: u64, killed: &[(u8, Slot)]) {
+        let first = leaf << FANOUT_BITS;
+        let pointers = killed.iter().map(|(at, slot)| (slot.birth, first + u64::from(*at) + 1));
+        let mut next = killed.iter();
+        let mut freed = Vec::with_capacity(killed.len());
+        self.tree.kill_all(x, false, pointers, |is_free| {
+            freed.extend(next.next().filter(|_| is_free).map(|(_, slot)| slot.phys));
+        });
+        self.count(false, -(freed.len() as i64));
+        freed.into_iter().for_each(|phys| self.free(phys));
+        self.tree.note_mapped_delta(x, false, -(killed.len() as i64));
     }
 
     fn count(&mut self, is_map: bool, by: i64) {

@@ -212,28 +212,29 @@ impl Fold {
     /// The leaf without what no child has; `None` if there is no such thing.
     fn trim_leaf(&mut self, t: Trim, place: &Place, opened: &Opened) -> Option<MapNode> {
         let mut new = (*opened.z).clone();
-        let mut changed = false;
-        for (at, slot) in opened.z.slots().iter().enumerate() {
+        let mut killed = Vec::new();
+        for (at, slot) in (0..=u8::MAX).zip(opened.z.slots()) {
             if !slot.is_mapped() || slot.birth <= t.floor {
                 continue;
             }
             let kept = |node: &Arc<MapNode>| {
-                let child = &node.slots()[at];
+                let child = &node.slots()[usize::from(at)];
                 child.phys == slot.phys || child.is_lost()
             };
             if opened.children.iter().any(kept) {
                 continue;
             }
-            let end = (place.index << FANOUT_BITS) + at as u64 + 1;
-            self.kill(t.z, false, slot, end);
-            if mutant::is("trimstale") {
-                continue;
-            }
-            self.tree.hoist(t.z, false, slot.birth);
-            new.slots_mut()[at] = Slot::hole(t.born);
-            changed = true;
+            killed.push((at, *slot));
         }
-        changed.then_some(new)
+        self.kill_in_leaf(t.z, place.index, &killed);
+        if mutant::is("trimstale") {
+            return None;
+        }
+        for (at, slot) in &killed {
+            self.tree.hoist(t.z, false, slot.birth);
+            new.slots_mut()[usize::from(*at)] = Slot::hole(t.born);
+        }
+        (!killed.is_empty()).then_some(new)
     }
 
     async fn trim_inner(

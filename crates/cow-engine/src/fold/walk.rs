@@ -175,7 +175,7 @@ impl Fold {
             } else if !self.walk_children(w, pair, &s, n.as_deref(), budget).await? {
                 return Ok(false);
             }
-            self.walk_free(w, true, &pair.s);
+            self.walk_free(w, true, &[pair.s]);
             Ok(true)
         })
     }
@@ -222,18 +222,18 @@ impl Fold {
     }
 
     fn walk_leaf(&mut self, w: Walk, s: &MapNode, n: Option<&MapNode>) {
-        for (at, slot) in s.slots().iter().enumerate() {
-            let kept = n.is_some_and(|n| n.slots()[at].phys == slot.phys);
-            if slot.is_mapped() && slot.birth > w.above && !kept {
-                self.walk_free(w, false, slot);
-            }
-        }
+        let kept = |at: usize, slot: &Slot| n.is_some_and(|n| n.slots()[at].phys == slot.phys);
+        let slots = s.slots().iter().enumerate();
+        let gone =
+            slots.filter(|(at, slot)| slot.is_mapped() && slot.birth > w.above && !kept(*at, slot));
+        let gone: Vec<Slot> = gone.map(|(_, slot)| *slot).collect();
+        self.walk_free(w, false, &gone);
     }
 
-    fn walk_free(&mut self, w: Walk, is_map: bool, slot: &Slot) {
-        self.tree.note_walk_free(w.s, is_map, slot.birth);
-        self.count(is_map, -1);
-        self.free(slot.phys);
+    fn walk_free(&mut self, w: Walk, is_map: bool, gone: &[Slot]) {
+        self.tree.note_walk_freed(w.s, is_map, gone.iter().map(|slot| slot.birth));
+        self.count(is_map, -(gone.len() as i64));
+        gone.iter().for_each(|slot| self.free(slot.phys));
     }
 }
 

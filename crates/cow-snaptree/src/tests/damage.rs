@@ -5,14 +5,14 @@ use cow_format::entry::Count;
 use cow_format::record::Record;
 use cow_format::{FrameSeq, NodeId};
 
-fn apply(tree: &mut Tree, plan: Result<Vec<Record>, TreeError>) {
+pub(super) fn apply(tree: &mut Tree, plan: Result<Vec<Record>, TreeError>) {
     for record in plan.unwrap() {
         tree.apply(&record, FrameSeq(1)).unwrap();
     }
 }
 
 /// A volume with snapshots `a`, `b` and `c`, all seen by a fold, a block of each born and dead.
-fn tree() -> (Tree, Vec<NodeId>) {
+pub(super) fn tree() -> (Tree, Vec<NodeId>) {
     let mut tree = Tree::default();
     let plan = tree.plan_create_volumes(&[super::new_volume("v", 1 << 20)], 1);
     apply(&mut tree, plan);
@@ -57,7 +57,7 @@ fn a_splice_passes_the_mark_on() {
     apply(&mut tree, plan);
     tree.begin_walk(ids[1]);
     let birth = tree.node(ids[1]).unwrap().entry.label_gen;
-    tree.note_walk_free(ids[1], false, birth);
+    tree.note_walk_freed(ids[1], false, [birth]);
     tree.finish_walk(ids[1]);
     let told: Vec<bool> = [0, 2, 3].iter().map(|&at| exact(&tree, ids[at])).collect();
     assert_eq!(told, [false, false, true], "what it knew wrongly its child knows now");

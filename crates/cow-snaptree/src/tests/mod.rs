@@ -4,6 +4,7 @@
 mod damage;
 mod free_up;
 mod groups;
+mod kills;
 mod oracle;
 mod policies;
 mod retention;

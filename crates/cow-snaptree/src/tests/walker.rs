@@ -35,7 +35,7 @@ impl Step<'_> {
         }
         if self.cursor >= end {
             // Post-order: the walker has left the range of a map node.
-            self.tree.note_walk_free(self.id, level > 0, Gen(ptr.1));
+            self.tree.note_walk_freed(self.id, level > 0, [Gen(ptr.1)]);
             self.sim.release(ptr.0, level > 0);
         }
     }
