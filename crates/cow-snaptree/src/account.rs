@@ -6,6 +6,28 @@ use crate::tree::Tree;
 use cow_format::entry::{Count, NodeState, Root};
 use cow_format::{Gen, NodeId, mutant};
 
+/// See [`Tree::kill`].
+struct Judge {
+    x: NodeId,
+    parent: NodeId,
+    /// Gen of the parent.
+    above: Gen,
+    /// What its walker has passed, and the grandparent's gen, while the parent is being walked.
+    passed: Option<(u64, Gen)>,
+}
+
+impl Judge {
+    /// Whose the block was that is free now; none while the parent has it too.
+    fn owner(&self, birth: Gen, range_end: u64) -> Option<NodeId> {
+        let equal = birth == self.above && birth > Gen(0) && mutant::is("killequal");
+        if birth > self.above || equal {
+            return Some(self.x);
+        }
+        let (cursor, grand) = self.passed?;
+        (range_end <= cursor && birth > grand).then_some(self.parent)
+    }
+}
+
 impl Tree {
     /// Nodes that no fold has seen, parents before children (R1): each must go through
     /// [`Tree::root_for_fold`] in this fold even if it has no layer.
@@ -59,9 +81,14 @@ impl Tree {
     /// While the parent is being walked and its walker has passed the range, the pointer is
     /// judged against the grandparent: the walker kept it only because `x` had it (R4).
     pub fn kill(&mut self, x: NodeId, is_map: bool, birth: Gen, range_end: u64) -> bool {
-        let mut is_free = false;
-        self.kill_all(x, is_map, [(birth, range_end)], |free| is_free = free);
-        is_free
+        let Some(judge) = self.judge(x) else { return false };
+        let owner = judge.owner(birth, range_end);
+        self.assert_owner(x, birth, owner);
+        match owner {
+            Some(owner) => self.lose(owner, unit(is_map, 1)),
+            None => self.count_kills(x, &[birth], is_map),
+        }
+        owner.is_some()
     }
 
     /// [`Tree::kill`] of several pointers, each given by its birth and the end of its range; `told`
@@ -74,38 +101,46 @@ impl Tree {
         pointers: impl IntoIterator<Item = (Gen, u64)>,
         mut told: impl FnMut(bool),
     ) {
-        let Some(node) = self.node(x) else {
+        let Some(judge) = self.judge(x) else {
             return pointers.into_iter().for_each(|_| told(false));
         };
-        let (label, parent) = (node.entry.label_gen, node.entry.parent);
-        let (above, grand) = (self.parent_gen(x), self.parent_gen(parent));
-        let walked = self.node(parent).filter(|node| node.entry.state == NodeState::Walking);
-        let cursor = walked.filter(|_| !mutant::is("nocursor")).map(|node| node.entry.cursor);
         let (mut own, mut parents, mut counted) = (0, 0, Vec::new());
         for (birth, range_end) in pointers {
-            debug_assert!(birth <= label, "a pointer from the future");
-            let passed = cursor.is_some_and(|cursor| range_end <= cursor);
-            let equal = birth == above && birth > Gen(0) && mutant::is("killequal");
-            let owner = if birth > above || equal {
-                own += 1;
-                x
-            } else if passed && birth > grand {
-                parents += 1;
-                parent
-            } else {
-                counted.push(birth);
-                told(false);
-                continue;
-            };
-            debug_assert!(
-                equal || owner == self.owner(x, birth),
-                "a freed pointer has another owner"
-            );
-            told(true);
+            let owner = judge.owner(birth, range_end);
+            self.assert_owner(x, birth, owner);
+            match owner {
+                Some(owner) if owner == x => own += 1,
+                Some(_) => parents += 1,
+                None => counted.push(birth),
+            }
+            told(owner.is_some());
         }
         self.lose(x, unit(is_map, own));
-        self.lose(parent, unit(is_map, parents));
-        self.count_kills(x, counted, is_map);
+        self.lose(judge.parent, unit(is_map, parents));
+        counted.sort_unstable();
+        self.count_kills(x, &counted, is_map);
+    }
+
+    /// What kills by `x` are judged by.
+    fn judge(&self, x: NodeId) -> Option<Judge> {
+        let parent = self.node(x)?.entry.parent;
+        let node = self.node(parent);
+        let walked = node.filter(|node| node.entry.state == NodeState::Walking);
+        let passed = walked.filter(|_| !mutant::is("nocursor"));
+        let passed = passed.map(|node| (node.entry.cursor, self.parent_gen(parent)));
+        let above = node.map_or(Gen(0), |node| node.entry.label_gen);
+        Some(Judge { x, parent, above, passed })
+    }
+
+    fn assert_owner(&self, x: NodeId, birth: Gen, owner: Option<NodeId>) {
+        debug_assert!(
+            self.node(x).is_none_or(|node| birth <= node.entry.label_gen),
+            "a pointer from the future"
+        );
+        debug_assert!(
+            owner.is_none_or(|owner| mutant::is("killequal") || owner == self.owner(x, birth)),
+            "a freed pointer has another owner"
+        );
     }
 
     /// So many blocks that `owner` owned are free.
@@ -120,12 +155,11 @@ impl Tree {
         }
     }
 
-    /// Pointers of these births that the parent of `x` has and `x` no more.
-    fn count_kills(&mut self, x: NodeId, mut births: Vec<Gen>, is_map: bool) {
+    /// Pointers of these births, in order, that the parent of `x` has and `x` no more.
+    fn count_kills(&mut self, x: NodeId, births: &[Gen], is_map: bool) {
         if births.is_empty() {
             return;
         }
-        births.sort_unstable();
         let Some(node) = self.node_cache_mut(x) else { return };
         for same in births.chunk_by(|a, b| a == b) {
             node.row.add(same[0], unit(is_map, same.len() as u64));
